@@ -1,0 +1,5 @@
+# Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
+from .scheduling_drdm import DRDMScheduler, DRDMSchedulerOutput
+
+
+__all__ = ["DRDMScheduler", "DRDMSchedulerOutput"]
