@@ -1,0 +1,267 @@
+# Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
+"""From a city's raw layers (urban environment context) to the tensors that the network reads."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray
+from diffusers.configuration_utils import register_to_config
+
+from ..configuration import ConfigurableComponent, as_json
+
+
+KINDS = ("categorical", "count", "continuous", "temporal")
+# Standardised values beyond this many standard deviations are cut: rare points of interest would reach hundreds.
+LARGEST_DEVIATION = 10.0
+
+
+@dataclass
+class ContextTensors:
+    """
+    The context of B cities, channels concatenated in the order of the schema.
+
+    Args:
+        static (`torch.Tensor`): (B, Cs, H, W), layers that do not change over time.
+        temporal (`torch.Tensor` or `None`): (B, Ct, T, H, W); `None` where the schema has no temporal layer.
+        present (`torch.Tensor`): (B, L), 1 for each given layer, 0 for each absent one, whose channels are 0.
+    """
+
+    static: torch.Tensor
+    temporal: torch.Tensor | None
+    present: torch.Tensor
+
+    def __len__(self) -> int:
+        return self.present.shape[0]
+
+    def __getitem__(self, index: slice) -> "ContextTensors":
+        return self._map(lambda tensor: tensor[index])
+
+    def to(self, device=None, dtype=None) -> "ContextTensors":
+        return self._map(lambda tensor: tensor.to(device=device, dtype=dtype))
+
+    def repeat_interleave(self, repeats: int) -> "ContextTensors":
+        """Repeat every city `repeats` times, the copies side by side."""
+        return self._map(lambda tensor: tensor.repeat_interleave(repeats, dim=0))
+
+    def absent(self) -> "ContextTensors":
+        """Return tensors of the same shapes in which every layer is absent: the condition-free case of guidance."""
+        return self._map(torch.zeros_like)
+
+    def _map(self, function) -> "ContextTensors":
+        temporal = None if self.temporal is None else function(self.temporal)
+        return ContextTensors(function(self.static), temporal, function(self.present))
+
+
+class ContextProcessor(ConfigurableComponent):
+    """
+    Checks and normalises raw context layers according to a schema; any layer may be absent from a given city.
+
+    Args:
+        layers (`list[dict]`): The schema. Each layer has a `name`, a `kind` and what the kind asks for:
+            - `categorical` with `classes`: codes (H, W) that index `classes`, or area fractions (n, H, W);
+            - `count` with `channels`: (n, H, W) counts, which become log1p(count), standardised;
+            - `continuous` with `channels` and optionally `log`: (n, H, W), or (H, W) for one channel, standardised;
+            - `temporal` with `channels` and optionally `log`: (n, T, H, W), or (T, H, W) for one channel.
+        statistics (`dict`, *optional*): Per layer `{"mean": [...], "std": [...]}`, set by `fit`. Standardised with 0
+            and 1 by default.
+    """
+
+    config_name = "context_processor_config.json"
+
+    @register_to_config
+    def __init__(self, layers: list[dict], statistics: dict | None = None):
+        for layer in layers:
+            _check_layer(layer)
+        names = [layer["name"] for layer in layers]
+        if len(set(names)) != len(names):
+            raise ValueError(f"`layers` must have different names, but are named {names}.")
+        for name, values in (statistics or {}).items():
+            if name not in names or min(values["std"]) <= 0:
+                raise ValueError(f"`statistics` must hold positive `std` of layers in {names}; {name!r} is {values}.")
+        self.update_config(layers=as_json(layers), statistics=as_json(statistics or {}))
+
+    @property
+    def layers(self) -> list[dict]:
+        return self.config.layers
+
+    @property
+    def layer_specs(self) -> list[dict]:
+        """What the network's `context_layers` must be: name, number of channels and temporal or not, per layer."""
+        return [
+            {"name": layer["name"], "channels": len(_channels(layer)), "temporal": layer["kind"] == "temporal"}
+            for layer in self.layers
+        ]
+
+    def __call__(self, contexts, hours: int) -> ContextTensors:
+        """
+        Turn raw contexts into tensors.
+
+        Args:
+            contexts (`dict`, `xarray.Dataset` or a list of them): Raw layers by name, all on one grid (H, W). In a
+                dataset the dimensions are named `y`, `x` and `hour`; a layer may have one more, its channels.
+            hours (`int`): T, the number of hours that temporal layers must have.
+
+        Returns:
+            [`ContextTensors`] in float32 with B = the number of contexts.
+
+        Raises:
+            ValueError: For unknown layers, wrong shapes, missing values, unknown classes and negative counts.
+        """
+        contexts = contexts if isinstance(contexts, (list, tuple)) else [contexts]
+        if len(contexts) == 0:
+            raise ValueError("`contexts` is empty; at least one context is needed.")
+        sizes = [self.grid_size(context) for context in contexts]
+        if len(set(sizes)) > 1:
+            raise ValueError(f"All contexts of one call must have the same height and width, but have {sizes}.")
+        encoded = [self._encode(context, sizes[0], hours) for context in contexts]
+        static = [[x for x, layer in zip(e, self.layers) if layer["kind"] != "temporal"] for e in encoded]
+        temporal = [[x for x, layer in zip(e, self.layers) if layer["kind"] == "temporal"] for e in encoded]
+        present = [[layer["name"] in context for layer in self.layers] for context in contexts]
+        empty = np.zeros((0, *sizes[0]))
+        return ContextTensors(
+            static=_stack([np.concatenate([empty, *arrays]) for arrays in static]),
+            temporal=_stack([np.concatenate(arrays) for arrays in temporal]) if temporal[0] else None,
+            present=_stack(present),
+        )
+
+    def fit(self, contexts: list) -> "ContextProcessor":
+        """
+        Set the mean and standard deviation of every count, continuous and temporal layer, channel by channel.
+
+        Args:
+            contexts (`list` of `dict` or `xarray.Dataset`): Raw contexts of any sizes; layers may be absent from some.
+        """
+        sums = {}
+        for context in contexts if isinstance(contexts, (list, tuple)) else [contexts]:
+            size = self.grid_size(context)
+            for layer in self.layers:
+                if layer["kind"] != "categorical" and layer["name"] in context:
+                    values = _transformed(layer, _checked(layer, context[layer["name"]], size))
+                    flat = values.reshape(len(values), -1)
+                    moments = np.stack([np.full(len(flat), flat.shape[1]), flat.sum(1), (flat**2).sum(1)])
+                    sums[layer["name"]] = sums.get(layer["name"], 0) + moments
+        statistics = {}
+        for name, (count, total, squares) in sums.items():
+            mean = total / count
+            std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+            statistics[name] = {"mean": mean.tolist(), "std": np.where(std > 1e-6, std, 1.0).tolist()}
+        self.update_config(statistics=as_json(statistics))
+        return self
+
+    def grid_size(self, context) -> tuple[int, int]:
+        """Return the height and width of a raw context after checking that all its layers are known and agree."""
+        if not isinstance(context, (Mapping, xarray.Dataset)):
+            raise TypeError(f"A context must be a dict of arrays or an xarray.Dataset, but is a {type(context)}.")
+        known = [layer["name"] for layer in self.layers]
+        unknown = [str(name) for name in context if name not in known]
+        if unknown:
+            raise ValueError(f"The context has the layers {unknown}, unknown to the schema. It knows {known}.")
+        sizes = {name: _as_array(context[name], name).shape[-2:] for name in context}
+        if isinstance(context, xarray.Dataset) and {"y", "x"} <= set(context.sizes):
+            sizes["the dataset"] = (context.sizes["y"], context.sizes["x"])
+        if not sizes:
+            raise ValueError(f"The context is empty. It needs at least one of the layers {known}.")
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"All layers of a context must share height and width, but have {sizes}.")
+        return tuple(next(iter(sizes.values())))
+
+    def num_time_steps(self, contexts: list) -> int | None:
+        """Return the length of the first temporal layer that any of the contexts has; `None` if there is none."""
+        temporal = [layer["name"] for layer in self.layers if layer["kind"] == "temporal"]
+        arrays = [_as_array(context[name], name) for context in contexts for name in temporal if name in context]
+        return next((array.shape[-3] for array in arrays if array.ndim >= 3), None)
+
+    def _encode(self, context, size: tuple[int, int], hours: int) -> list[np.ndarray]:
+        """Return one array (channels, [T,] H, W) per layer of the schema, zeros for absent layers."""
+        arrays = []
+        for layer in self.layers:
+            if layer["name"] not in context:
+                time = (hours,) if layer["kind"] == "temporal" else ()
+                arrays.append(np.zeros((len(_channels(layer)), *time, *size)))
+                continue
+            values = _checked(layer, context[layer["name"]], size, hours)
+            if layer["kind"] == "categorical":
+                arrays.append(values)
+                continue
+            count = len(values)
+            statistics = self.config.statistics.get(layer["name"], {"mean": [0.0] * count, "std": [1.0] * count})
+            mean, std = (np.reshape(statistics[key], (-1,) + (1,) * (values.ndim - 1)) for key in ("mean", "std"))
+            standardised = (_transformed(layer, values) - mean) / std
+            arrays.append(standardised.clip(-LARGEST_DEVIATION, LARGEST_DEVIATION))
+        return arrays
+
+
+def _check_layer(layer: dict):
+    if not {"name", "kind"} <= set(layer) or layer["kind"] not in KINDS:
+        raise ValueError(f"Each of `layers` needs a `name` and a `kind` out of {KINDS}, but one is {layer}.")
+    needed = "classes" if layer["kind"] == "categorical" else "channels"
+    optional = {"log"} if layer["kind"] in ("continuous", "temporal") else set()
+    if not layer.get(needed) or not set(layer) <= {"name", "kind", needed} | optional:
+        raise ValueError(f"A {layer['kind']} layer needs `{needed}`, may have {sorted(optional)}, but one is {layer}.")
+
+
+def _channels(layer: dict) -> list[str]:
+    return layer["classes"] if layer["kind"] == "categorical" else layer["channels"]
+
+
+def _transformed(layer: dict, values: np.ndarray) -> np.ndarray:
+    return np.log1p(values) if layer["kind"] == "count" or layer.get("log", False) else values
+
+
+def _as_array(values, name: str) -> np.ndarray:
+    if isinstance(values, xarray.DataArray):
+        if not {"y", "x"} <= set(values.dims):
+            raise ValueError(f"Layer {name!r} must have the dimensions y and x, but has {values.dims}.")
+        values = values.transpose(..., *[dim for dim in ("hour", "y", "x") if dim in values.dims])
+    array = np.asarray(values)
+    if array.ndim < 2 or array.dtype.kind not in "biuf":
+        raise ValueError(f"Layer {name!r} must be numbers on a grid, but is {array.dtype} of shape {array.shape}.")
+    return array
+
+
+def _checked(layer: dict, values, size: tuple[int, int], hours: int | None = None) -> np.ndarray:
+    """Return the layer as a float64 array (channels, [T,] H, W); refuse whatever the schema does not allow."""
+    name, count = layer["name"], len(_channels(layer))
+    array = _as_array(values, name).astype(np.float64)
+    if not np.isfinite(array).all():
+        raise ValueError(
+            f"Layer {name!r} has {np.count_nonzero(~np.isfinite(array))} missing or infinite value(s)."
+            " Fill them, or leave the whole layer out."
+        )
+    if layer["kind"] == "categorical":
+        return _fractions(name, layer["classes"], array, size)
+    temporal = layer["kind"] == "temporal"
+    if temporal and hours is None and array.ndim >= 3:
+        hours = array.shape[-3]
+    expected = (count, hours, *size) if temporal else (count, *size)
+    if count == 1 and array.shape == expected[1:]:
+        array = array[None]
+    if array.shape != expected:
+        raise ValueError(f"Layer {name!r} must have the shape {expected}, but has {array.shape}.")
+    if (layer["kind"] == "count" or layer.get("log", False)) and (array < 0).any():
+        raise ValueError(f"Layer {name!r} must not be negative, but its smallest value is {array.min():g}.")
+    return array
+
+
+def _fractions(name: str, classes: list[str], array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Turn codes (H, W) into one-hot fractions (n, H, W), and check fractions that are given as such."""
+    if array.shape == (len(classes), *size):
+        if (array < 0).any() or (array.sum(axis=0) > 1 + 1e-3).any():
+            raise ValueError(f"Layer {name!r}: area fractions must be at least 0 and sum to at most 1 in each cell.")
+        return array
+    if array.shape != size:
+        expected = f"{size} or {(len(classes), *size)}"
+        raise ValueError(f"Layer {name!r} must have the shape {expected}, but has {array.shape}.")
+    unknown = np.setdiff1d(array, np.arange(len(classes)))
+    if unknown.size:
+        raise ValueError(
+            f"Layer {name!r} has the unknown categories {unknown[:5].tolist()}."
+            f" Codes must be whole numbers from 0 to {len(classes) - 1}, the positions of {classes}."
+        )
+    return (array == np.arange(len(classes))[:, None, None]).astype(np.float64)
+
+
+def _stack(arrays: list) -> torch.Tensor:
+    return torch.from_numpy(np.stack([np.asarray(array, dtype=np.float32) for array in arrays]))
