@@ -161,6 +161,15 @@ def test_odd_hierarchy_and_area():
         assert run(model, stage).shape == stage["forward"]["sample"].shape
 
 
+def test_states_of_the_finest_shape_keep_the_patches_of_the_finest_stage():
+    """With continuous adding or denoising all stages have the finest shape."""
+    model = tiny_unet(spatial_factors=[1, 1], temporal_factors=[1, 1], coarsest_unit=[24, 8])
+    assert model.patch_sizes == [[12, 2], [12, 2]] == tiny_unet().patch_sizes[-1:] * 2
+    assert model(torch.zeros(1, 1, 24, 8, 16), 3.0, 0).sample.shape == (1, 1, 24, 8, 16)
+    with pytest.raises(ValueError, match="coarsest_unit"):
+        tiny_unet(coarsest_unit=[12, 8])
+
+
 def test_shapes_and_configurations_that_do_not_fit_are_refused():
     model = tiny_unet()
     with pytest.raises(ValueError, match=r"stage 3.*divisible by 24.*\(1, 1, 25, 8, 8\)"):

@@ -101,6 +101,9 @@ class ZoomDiffUNet(ModelMixin, ConfigMixin):
         channels (`int`, defaults to 1): Traffic channels that are generated jointly.
         spatial_factors (`list[int]`, defaults to `[8, 4, 2, 1]`): Side of a unit of each stage in finest cells.
         temporal_factors (`list[int]`, defaults to `[24, 4, 2, 1]`): Time step of each stage in finest time steps.
+        coarsest_unit (`list[int]`, *optional*):
+            Finest time steps and side in finest cells of a unit of the coarsest level. Those of the first stage by
+            default; stages whose states all have the finest shape need it.
         patch_sizes (`list[list[int]]`, *optional*):
             Patch of each stage as `[time steps, cells]`. By default half a coarsest time step by two cells, or one
             cell where a coarsest unit has fewer than four along a side.
@@ -124,6 +127,7 @@ class ZoomDiffUNet(ModelMixin, ConfigMixin):
         channels: int = 1,
         spatial_factors: list[int] = [8, 4, 2, 1],
         temporal_factors: list[int] = [24, 4, 2, 1],
+        coarsest_unit: list[int] | None = None,
         patch_sizes: list[list[int]] | None = None,
         block_channels: list[int] = [64, 80],
         layers_per_block: list[int] = [1, 2],
@@ -139,9 +143,8 @@ class ZoomDiffUNet(ModelMixin, ConfigMixin):
                 "`spatial_factors` and `temporal_factors` describe the same stages, but found "
                 f"{len(spatial_factors)} and {len(temporal_factors)} entries."
             )
-        if patch_sizes is None:
-            patch_sizes = _default_patch_sizes(spatial_factors, temporal_factors)
-        self.patch_sizes = _checked_patch_sizes(patch_sizes, spatial_factors, temporal_factors)
+        self.units = _stage_units(spatial_factors, temporal_factors, coarsest_unit)
+        self.patch_sizes = _patch_sizes(patch_sizes, self.units)
         outer, inner = block_channels
         patch_dims = [channels * time * space**2 for time, space in self.patch_sizes]
 
@@ -149,12 +152,12 @@ class ZoomDiffUNet(ModelMixin, ConfigMixin):
         self.context_encoder = ContextEncoder(
             context_layers, self.patch_sizes, spatial_factors, temporal_factors, context_dim, outer
         )
-        units = [spatial_factors[0] // (s * space) for s, (_, space) in zip(spatial_factors, self.patch_sizes)]
+        sides = [cells // space for (_, cells), (_, space) in zip(self.units, self.patch_sizes)]
         if use_tpe:
             self.tpe = TemporalPositionalEncoding(128)
             self.proj_tpe = nn.Linear(128, outer)
         if use_spe:
-            self.spe = SpatialPositionalEncoding(units, 128)
+            self.spe = SpatialPositionalEncoding(sides, 128)
             self.proj_spe = nn.Linear(128, outer)
         self.time_proj = Timesteps(embedding_dim, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(embedding_dim, embedding_dim)
@@ -255,13 +258,11 @@ class ZoomDiffUNet(ModelMixin, ConfigMixin):
 
     def _check_sample(self, sample: torch.Tensor, level: int) -> tuple[int, int]:
         """Refuse samples that do not fit the stage; return by how much the inner resolution is coarser."""
-        config, (time, space) = self.config, self.patch_sizes[level]
-        steps = config.temporal_factors[0] // config.temporal_factors[level]
-        cells = config.spatial_factors[0] // config.spatial_factors[level]
+        (steps, cells), (time, space) = self.units[level], self.patch_sizes[level]
         _, channels, length, height, width = sample.shape
-        if channels != config.channels or length % steps or height % cells or width % cells:
+        if channels != self.config.channels or length % steps or height % cells or width % cells:
             raise ValueError(
-                f"`sample` at stage {level} must have {config.channels} channel(s), a number of time steps divisible by "
+                f"`sample` at stage {level} must have {self.config.channels} channel(s), a number of time steps divisible by "
                 f"{steps} and sides divisible by {cells}, but its shape is {tuple(sample.shape)}."
             )
         return (2 if (steps // time) % 2 == 0 else 1), (2 if (cells // space) % 2 == 0 else 1)
@@ -286,22 +287,26 @@ class ZoomDiffUNet(ModelMixin, ConfigMixin):
         return tokens
 
 
-def _default_patch_sizes(spatial_factors: list[int], temporal_factors: list[int]) -> list[list[int]]:
-    sizes = []
+def _stage_units(
+    spatial_factors: list[int], temporal_factors: list[int], coarsest_unit: list[int] | None
+) -> list[tuple[int, int]]:
+    """Time steps and cells along a side that a coarsest unit has at each stage."""
+    length, side = coarsest_unit or (temporal_factors[0], spatial_factors[0])
     for space, time in zip(spatial_factors, temporal_factors):
-        steps, cells = temporal_factors[0] // time, spatial_factors[0] // space
-        sizes.append([steps // 2 if steps % 2 == 0 else 1, 2 if cells % 4 == 0 else 1])
-    return sizes
+        if length % time or side % space:
+            raise ValueError(
+                f"`coarsest_unit` must be [time steps, cells] that the factors of all stages divide, but is "
+                f"{[length, side]} with `temporal_factors` {temporal_factors} and `spatial_factors` {spatial_factors}."
+            )
+    return [(length // time, side // space) for space, time in zip(spatial_factors, temporal_factors)]
 
 
-def _checked_patch_sizes(
-    patch_sizes: list[list[int]], spatial_factors: list[int], temporal_factors: list[int]
-) -> list[list[int]]:
-    if len(patch_sizes) != len(spatial_factors):
-        raise ValueError(f"`patch_sizes` needs one entry per stage ({len(spatial_factors)}), found {len(patch_sizes)}.")
-    for level, (time, space) in enumerate(patch_sizes):
-        steps = temporal_factors[0] // temporal_factors[level]
-        cells = spatial_factors[0] // spatial_factors[level]
+def _patch_sizes(patch_sizes: list[list[int]] | None, units: list[tuple[int, int]]) -> list[list[int]]:
+    if patch_sizes is None:
+        return [[steps // 2 if steps % 2 == 0 else 1, 2 if cells % 4 == 0 else 1] for steps, cells in units]
+    if len(patch_sizes) != len(units):
+        raise ValueError(f"`patch_sizes` needs one entry per stage ({len(units)}), found {len(patch_sizes)}.")
+    for level, ((time, space), (steps, cells)) in enumerate(zip(patch_sizes, units)):
         if steps % time or cells % space:
             raise ValueError(
                 f"`patch_sizes[{level}]` must divide the {steps} time steps and {cells} cells that stage {level} has in "

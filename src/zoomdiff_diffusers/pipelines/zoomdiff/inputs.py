@@ -1,0 +1,83 @@
+# Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
+"""Checks and conversions of what users pass to [`ZoomDiffPipeline`]."""
+
+from datetime import date, datetime, time
+
+import numpy as np
+import torch
+
+from ...hierarchy import Hierarchy
+
+
+SECONDS_PER_DAY = 86400
+MONDAY = datetime(2024, 1, 1)
+
+
+def parse_start(start, hierarchy: Hierarchy) -> datetime:
+    """
+    Return the first hour as a naive local `datetime`; a Monday for `None`.
+
+    Raises:
+        ValueError: If `start` is no date, carries a time zone, or does not lie on a time step of the coarsest level.
+    """
+    if start is None:
+        return MONDAY
+    if isinstance(start, np.datetime64):
+        start = start.astype("datetime64[us]").item()
+    try:
+        parsed = datetime.fromisoformat(start) if isinstance(start, str) else start
+        if isinstance(parsed, date) and not isinstance(parsed, datetime):
+            parsed = datetime.combine(parsed, time())
+        parsed = datetime(*parsed.timetuple()[:6], parsed.microsecond, tzinfo=parsed.tzinfo)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"`start` must be a date and time such as '2024-01-01T00:00', but is {start!r}.") from error
+    if parsed.tzinfo is not None:
+        raise ValueError(f"`start` must be local time without a time zone, but is {start!r}.")
+    step = min(hierarchy.temporal_factors[0] * hierarchy.config.time_step * 3600, SECONDS_PER_DAY)
+    since_midnight = parsed - datetime.combine(parsed, time())
+    if since_midnight.total_seconds() % step:
+        raise ValueError(
+            f"`start` must lie a multiple of {step / 3600:g} h after midnight, where a time step of the coarsest level"
+            f" {hierarchy.names[0]!r} begins, but is {start!r}."
+        )
+    return parsed
+
+
+def expand_generators(generator, count: int) -> list[torch.Generator]:
+    """
+    Return one generator per sample, so that a sample does not depend on the batch that it is computed in.
+
+    Args:
+        generator (`torch.Generator` or `list[torch.Generator]`, *optional*):
+            One, from which `count` seeds are drawn (PyTorch's default one if `None`), or one per sample.
+        count (`int`): Number of samples.
+    """
+    if isinstance(generator, (list, tuple)):
+        if len(generator) != count:
+            raise ValueError(f"`generator` must be one or a list of {count}, one per sample, not {len(generator)}.")
+        return list(generator)
+    device = "cpu" if generator is None else generator.device
+    # One draw per sample: a larger ensemble begins with the samples of a smaller one.
+    seeds = [torch.randint(2**63 - 1, (), generator=generator, device=device).item() for _ in range(count)]
+    return [torch.Generator(device).manual_seed(seed) for seed in seeds]
+
+
+def as_traffic(traffic, channels: int, num_contexts: int, device: torch.device) -> torch.Tensor:
+    """
+    Return given traffic as (N, C, T, H, W) in float32 with N a multiple of `num_contexts`.
+
+    Raises:
+        ValueError: For other shapes, and for negative or infinite values. NaN stands for a missing value.
+    """
+    values = traffic if isinstance(traffic, torch.Tensor) else torch.as_tensor(np.array(traffic))
+    values = values.to(device, torch.float32)
+    if values.ndim == 4:
+        values = values[None]
+    if values.ndim != 5 or values.shape[1] != channels or len(values) == 0 or len(values) % num_contexts:
+        raise ValueError(
+            f"`traffic` must have the shape (N, {channels}, T, H, W) with N a multiple of the number of contexts,"
+            f" {num_contexts}, but has {tuple(traffic.shape)}."
+        )
+    if (values < 0).any() or values.isinf().any():
+        raise ValueError("`traffic` must be finite and not negative; write NaN where a value is missing.")
+    return values

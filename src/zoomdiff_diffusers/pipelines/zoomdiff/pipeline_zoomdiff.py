@@ -1,0 +1,478 @@
+# Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
+"""From urban context to a week of traffic at all levels of a hierarchy, coarse to fine."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray
+from diffusers import DiffusionPipeline
+from diffusers.utils.torch_utils import randn_tensor
+
+from ...data.stores import levels_to_datatree
+from ...hierarchy import Hierarchy
+from ...models.unet_zoomdiff import ZoomDiffUNet
+from ...processors import ContextProcessor, ContextTensors, TrafficProcessor
+from ...schedulers import DRDMScheduler
+from .inputs import as_traffic, expand_generators, parse_start
+from .measurements import MeasuredTraffic
+from .pipeline_output import ZoomDiffPipelineOutput
+
+
+HOURS_PER_WEEK = 168
+OUTPUT_TYPES = ("np", "pt", "xarray", "latent")
+UNITS = ("mean", "sum")
+# Without a `batch_size`, about so many finest cells pass the network at once: some hundred megabytes.
+CELLS_PER_BATCH = 2**20
+
+
+@dataclass
+class _Request:
+    """What stays the same during one call, for all samples of one or several contexts."""
+
+    contexts: list  # as given by the user
+    tensors: ContextTensors  # one entry per context
+    context_of_sample: torch.Tensor  # (samples,)
+    start: datetime
+    shapes: list[tuple[int, int, int]]  # (T, H, W) per level
+    generators: list[torch.Generator]  # one per sample
+    batch_size: int
+    callback: Callable | None
+    callback_inputs: list[str]
+    measured: MeasuredTraffic | None = None
+
+
+class ZoomDiffPipeline(DiffusionPipeline):
+    r"""
+    Pipeline that generates mobile traffic at every level of a hierarchy from urban context (ZoomDiff, Sec. IV).
+
+    Each stage of the denoising trajectory produces one level. The level is made to sum up exactly to the one before it
+    and, upsampled, is the prior of the next stage.
+
+    This pipeline inherits from [`DiffusionPipeline`]. Check the superclass documentation for the generic methods
+    implemented for all pipelines (downloading, saving, running on a particular device, etc.).
+
+    Args:
+        unet ([`ZoomDiffUNet`]): The denoiser of all stages.
+        scheduler ([`DRDMScheduler`]): Noise schedule, stages and solver.
+        hierarchy ([`Hierarchy`]): The levels, coarse to fine.
+        traffic_processor ([`TrafficProcessor`]): Transform between physical traffic and the network's space.
+        context_processor ([`ContextProcessor`]): Schema and normalisation of the urban context.
+
+    Raises:
+        ValueError: If the components do not belong together.
+    """
+
+    _callback_tensor_inputs = ["latents"]
+
+    def __init__(
+        self,
+        unet: ZoomDiffUNet,
+        scheduler: DRDMScheduler,
+        hierarchy: Hierarchy,
+        traffic_processor: TrafficProcessor,
+        context_processor: ContextProcessor,
+    ):
+        super().__init__()
+        self.register_modules(
+            unet=unet,
+            scheduler=scheduler,
+            hierarchy=hierarchy,
+            traffic_processor=traffic_processor,
+            context_processor=context_processor,
+        )
+        self.check_components()
+
+    def check_components(self):
+        """Raise a `ValueError` for components that were not made for each other, such as another schema's."""
+        levels = list(zip(self.hierarchy.spatial_factors, self.hierarchy.temporal_factors))
+        stages = [tuple(factors) for factors in self.scheduler.stages]
+        states = [tuple(self.scheduler.state_factors(stage)) for stage in range(len(stages))]
+        config = self.unet.config
+        network = list(zip(config.spatial_factors, config.temporal_factors))
+        layers = [dict(layer) for layer in config.context_layers]
+        comparisons = [
+            ("scheduler", "hierarchy", "(spatial, temporal) factors", stages, levels),
+            ("unet", "scheduler", "(spatial, temporal) factors of the states", network, states),
+            ("unet", "context_processor", "context layers", layers, self.context_processor.layer_specs),
+            ("unet", "traffic_processor", "traffic channels", config.channels, len(self.traffic_processor.channels)),
+        ]
+        for first, second, what, found, expected in comparisons:
+            if found != expected:
+                raise ValueError(
+                    f"`{first}` and `{second}` do not belong together; is one from a checkpoint of another schema?"
+                    f" The {what} of `{first}` are {found}, those of `{second}` are {expected}."
+                )
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs) -> "ZoomDiffPipeline":
+        """As [`DiffusionPipeline.from_pretrained`], but weights are read from safetensors files only."""
+        return super().from_pretrained(pretrained_model_name_or_path, **{"use_safetensors": True, **kwargs})
+
+    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs):
+        """
+        Save all components. Files are complete before they replace those of an earlier checkpoint: neither a full disk
+        nor a killed process leaves half a file behind.
+
+        Args:
+            save_directory (`str` or `os.PathLike`): Where to save; created if it does not exist.
+            push_to_hub (`bool`, defaults to `False`):
+                Also upload to the Hub, to `repo_id` (by default the folder's name); `kwargs` go to `push_to_hub`.
+            kwargs: `variant` and `max_shard_size`, as for [`DiffusionPipeline.save_pretrained`].
+        """
+        if not kwargs.pop("safe_serialization", True):
+            raise ValueError("`safe_serialization` must be True: weights are saved as safetensors only.")
+        target = Path(save_directory).absolute()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        options = {name: kwargs.pop(name) for name in ("variant", "max_shard_size") if name in kwargs}
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
+            super().save_pretrained(temporary, **options)
+            files = [path for path in Path(temporary).rglob("*") if path.is_file()]
+            # The index comes last: without it, a first save that was interrupted is not taken for a checkpoint.
+            for path in sorted(files, key=lambda path: path.name == self.config_name):
+                destination = target / path.relative_to(temporary)
+                destination.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(path, destination)
+        if push_to_hub:
+            self.push_to_hub(kwargs.pop("repo_id", target.name), variant=options.get("variant"), **kwargs)
+
+    @property
+    def guidance_scale(self) -> float | None:
+        return self._guidance_scale
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        return self._guidance_scale is not None and self._guidance_scale != 1
+
+    @property
+    def num_timesteps(self) -> int:
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        return self._interrupt
+
+    def check_inputs(self, num_samples, output_type, units, batch_size, guidance_scale, callback_inputs):
+        """Refuse arguments that no run could honour."""
+        for name, value in (("num_samples_per_context", num_samples), ("batch_size", batch_size)):
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"`{name}` must be a positive integer, but is {value!r}.")
+        for name, value, allowed in (("output_type", output_type, OUTPUT_TYPES), ("units", units, UNITS)):
+            if value not in allowed:
+                raise ValueError(f"`{name}` must be one of {allowed}, but is {value!r}.")
+        if guidance_scale is not None and not np.isfinite(guidance_scale):
+            raise ValueError(f"`guidance_scale` must be a finite number, but is {guidance_scale!r}.")
+        unknown = [name for name in callback_inputs if name not in self._callback_tensor_inputs]
+        if unknown:
+            raise ValueError(
+                f"`callback_on_step_end_tensor_inputs` may have {self._callback_tensor_inputs}, but has {unknown}."
+            )
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        context: dict | xarray.Dataset | list,
+        start: str | datetime | np.datetime64 | None = None,
+        num_hours: int | None = None,
+        num_inference_steps: int | list[int] | None = None,
+        num_samples_per_context: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        guidance_scale: float | None = None,
+        output_type: str = "np",
+        units: str = "mean",
+        batch_size: int | None = None,
+        callback_on_step_end: Callable | None = None,
+        callback_on_step_end_tensor_inputs: list[str] = ["latents"],
+        return_dict: bool = True,
+    ) -> ZoomDiffPipelineOutput | tuple:
+        """
+        Generate all levels for one or several contexts.
+
+        Args:
+            context (`dict`, `xarray.Dataset` or a list of them):
+                Raw layers by name, as [`ContextProcessor`] documents them. The contexts of a list share their size.
+            start (`str`, `datetime`, `np.datetime64` or `pandas.Timestamp`, *optional*):
+                The first hour in local time, so that weekdays fall right; a Monday by default. It must lie on a time
+                step of the coarsest level, counted from midnight.
+            num_hours (`int`, *optional*): Length. That of the temporal layers or else one week by default.
+            num_inference_steps (`int` or `list[int]`, *optional*):
+                Calls of the network, in total or per stage. The scheduler's few-step default if not given.
+            num_samples_per_context (`int`, defaults to 1): Size of the ensemble.
+            generator (`torch.Generator` or `list[torch.Generator]`, *optional*):
+                Makes the result reproducible: one, from which each sample's seed is drawn, or one per sample.
+            guidance_scale (`float`, *optional*): Weight of the context in classifier-free guidance; 1 leaves it out.
+            output_type (`str`, defaults to `"np"`): `"np"`, `"pt"`, `"xarray"` or `"latent"`.
+            units (`str`, defaults to `"mean"`): `"mean"` per finest cell and time step or `"sum"` per unit.
+            batch_size (`int`, *optional*): Samples that pass the network at once. Bounds memory, changes no result.
+            callback_on_step_end (`Callable`, *optional*):
+                Called as `callback(pipeline, step, timestep, tensors)` after each step, where `step` counts through
+                all stages. A tensor that it returns replaces the current one, in time for the stage's next step.
+            callback_on_step_end_tensor_inputs (`list[str]`, defaults to `["latents"]`): Tensors that it gets.
+            return_dict (`bool`, defaults to `True`): Return a [`ZoomDiffPipelineOutput`] rather than a tuple.
+
+        Returns:
+            [`ZoomDiffPipelineOutput`], or a tuple whose first entry is the levels. A run that a callback interrupts by
+            `pipeline._interrupt = True` returns the levels that are complete by then.
+        """
+        # 1. Check inputs
+        self.check_inputs(
+            num_samples_per_context, output_type, units, batch_size, guidance_scale, callback_on_step_end_tensor_inputs
+        )
+        self.check_components()
+        # 2. Context and generators
+        callback = callback_on_step_end, callback_on_step_end_tensor_inputs
+        request = self._prepare(context, start, num_hours, num_samples_per_context, generator, batch_size, *callback)
+        # 3. Stages
+        self._guidance_scale = guidance_scale
+        levels = self._run_stages(request, num_inference_steps, levels=[])
+        # 4. Postprocess
+        levels = dict(zip(self.hierarchy.names, levels))
+        return self._output(levels, request, units, output_type, return_dict, given={})
+
+    @torch.no_grad()
+    def refine(
+        self,
+        traffic: np.ndarray | torch.Tensor | xarray.DataArray,
+        level: str | int,
+        context: dict | xarray.Dataset | list,
+        start: str | datetime | np.datetime64 | None = None,
+        num_inference_steps: int | list[int] | None = None,
+        num_samples_per_context: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        guidance_scale: float | None = None,
+        output_type: str = "np",
+        units: str = "mean",
+        batch_size: int | None = None,
+        callback_on_step_end: Callable | None = None,
+        callback_on_step_end_tensor_inputs: list[str] = ["latents"],
+        return_dict: bool = True,
+    ) -> ZoomDiffPipelineOutput | tuple:
+        """
+        Refine given traffic of one level to all finer ones, zero-shot (Sec. VI-A).
+
+        Where hours or units are missing (NaN), the stages up to `level` run as well: known values replace the
+        generated ones at every step, and the coarser levels follow from the completed one.
+
+        Args:
+            traffic (`np.ndarray`, `torch.Tensor` or `xarray.DataArray`):
+                (C, T_k, H_k, W_k), or (N, C, T_k, H_k, W_k) with N a multiple of the number of contexts, those of the
+                first context first. At least 0, NaN where unknown, in the `units` of the result.
+            level (`str` or `int`): The level of `traffic`.
+            num_samples_per_context (`int`, defaults to 1): Refinements of each of the N tensors.
+
+        The other arguments are those of [`~ZoomDiffPipeline.__call__`].
+
+        Returns:
+            [`ZoomDiffPipelineOutput`], or a tuple whose first entry is the levels: from `level` on if nothing is
+            missing, otherwise all. Known values come back unchanged.
+        """
+        # 1. Check inputs
+        self.check_inputs(
+            num_samples_per_context, output_type, units, batch_size, guidance_scale, callback_on_step_end_tensor_inputs
+        )
+        self.check_components()
+        level, contexts = self.hierarchy.index(level), _as_list(context)
+        channels = len(self.traffic_processor.channels)
+        traffic = as_traffic(traffic, channels, len(contexts), self._execution_device)
+        traffic = traffic.repeat_interleave(num_samples_per_context, dim=0)
+        measured = MeasuredTraffic(traffic / (self._volume(level) if units == "sum" else 1), level, self.hierarchy)
+        if measured.complete and level == len(self.hierarchy) - 1:
+            raise ValueError(f"`level` is the finest and `traffic` misses nothing: {traffic.shape} is the result.")
+        # 2. Context and generators
+        num_hours = traffic.shape[-3] * self.hierarchy.temporal_factors[level] * self.hierarchy.config.time_step
+        callback = callback_on_step_end, callback_on_step_end_tensor_inputs
+        num_samples = len(traffic) // len(contexts)
+        request = self._prepare(contexts, start, num_hours, num_samples, generator, batch_size, *callback)
+        if tuple(traffic.shape[-3:]) != request.shapes[level]:
+            raise ValueError(
+                f"`traffic` must be {request.shapes[level]} on its last three axes, the size of level"
+                f" {self.hierarchy.names[level]!r} for this context, but is {tuple(traffic.shape[-3:])}."
+            )
+        # 3. Stages
+        self._guidance_scale = guidance_scale
+        request.measured = None if measured.complete else measured
+        given = [*measured.mean] if measured.complete else []
+        levels = self._run_stages(request, num_inference_steps, levels=given)
+        # 4. Postprocess
+        levels = dict(zip(self.hierarchy.names, measured.complete_levels(levels)))
+        if measured.complete:
+            levels = {name: values for name, values in levels.items() if self.hierarchy.index(name) >= level}
+        given = {self.hierarchy.names[level]: traffic}
+        return self._output(levels, request, units, output_type, return_dict, given)
+
+    def _prepare(
+        self, context, start, num_hours, num_samples, generator, batch_size, callback, callback_inputs
+    ) -> _Request:
+        """Check what depends on the context and bring it to the device."""
+        contexts, device = _as_list(context), self._execution_device
+        start, time_step = parse_start(start, self.hierarchy), self.hierarchy.config.time_step
+        if num_hours is None:
+            steps = self.context_processor.num_time_steps(contexts) or round(HOURS_PER_WEEK / time_step)
+        else:
+            steps = num_hours / time_step
+            if steps != round(steps) or steps < 1:
+                raise ValueError(f"`num_hours` must be a positive multiple of {time_step:g} h, not {num_hours}.")
+        tensors = self.context_processor(contexts, int(steps)).to(device)
+        shapes = self.hierarchy.shapes(int(steps), *tensors.static.shape[-2:])
+        return _Request(
+            contexts=contexts,
+            tensors=tensors,
+            context_of_sample=torch.arange(len(contexts), device=device).repeat_interleave(num_samples),
+            start=start,
+            shapes=shapes,
+            generators=expand_generators(generator, len(contexts) * num_samples),
+            batch_size=batch_size or max(1, CELLS_PER_BATCH // prod(shapes[-1])),
+            callback=callback,
+            callback_inputs=callback_inputs,
+        )
+
+    def _run_stages(self, request: _Request, num_inference_steps, levels: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Append the missing levels, as physical means, to those that are given."""
+        names = self.hierarchy.names
+        self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device, start_stage=len(levels))
+        self._num_timesteps = len(self.scheduler.timesteps)
+        self._interrupt = False
+        state = None
+        with self.progress_bar(total=self._num_timesteps) as progress_bar:
+            for stage in range(len(levels), len(names)):
+                progress_bar.set_description(f"Level {stage + 1} of {len(names)}, {names[stage]}")
+                coarse = levels[-1] if levels else None
+                state, level = self._run_stage(request, stage, coarse, state, progress_bar)
+                if level is None:
+                    break
+                levels = [*levels, level]
+        return levels
+
+    def _run_stage(self, request: _Request, stage: int, coarse, state, progress_bar):
+        """Denoise one stage; return its last state and its level as physical means, or `None` if interrupted."""
+        scheduler, device = self.scheduler, self._execution_device
+        shape = (
+            len(request.generators),
+            len(self.traffic_processor.channels),
+            *request.shapes[scheduler.state_level(stage)],
+        )
+        prior = self._prior(coarse, stage)
+        state = scheduler.begin_stage(
+            stage, shape, prior, request.generators, device=device, dtype=torch.float32, sample=state
+        )
+        embeddings = self._embed_context(request, stage)
+        measured = self._measured_state(request, stage, shape)
+        first = int((scheduler.stage_of_timesteps < stage).sum())
+        for step, timestep in enumerate(scheduler.stage_timesteps(stage), start=first):
+            if self.interrupt:
+                return state, None
+            if measured is not None:
+                known, values, noise = measured
+                noisy = scheduler.add_noise(values, noise, timestep.expand(len(values)), prior)
+                state = torch.where(known, noisy, state)
+            output = self._predict(request, state, timestep, stage, prior, embeddings)
+            result = scheduler.step(output, timestep, state, generator=request.generators)
+            state = result.prev_sample
+            if request.callback is not None:
+                tensors = {"latents": state} if "latents" in request.callback_inputs else {}
+                state = (request.callback(self, step, timestep, tensors) or {}).get("latents", state)
+            progress_bar.update()
+        return state, self._physical_level(request, result.level, coarse, stage)
+
+    def _prior(self, coarse: torch.Tensor | None, stage: int) -> torch.Tensor | None:
+        """Bring the level before to the shape of the stage's state and into the network's space: z."""
+        if coarse is None:
+            return None
+        return self.traffic_processor.encode(
+            self.hierarchy.upsample(coarse, stage - 1, self.scheduler.state_level(stage))
+        )
+
+    def _embed_context(self, request: _Request, stage: int) -> list[torch.Tensor]:
+        """Return the embedding of every context and, for guidance, that of no context at all."""
+        tensors = request.tensors.to(dtype=self.unet.dtype)
+        parts = range(0, len(tensors), request.batch_size)
+        embeddings = [torch.cat([self.unet.encode_context(tensors[i : i + request.batch_size], stage) for i in parts])]
+        if self.do_classifier_free_guidance:
+            embeddings.append(self.unet.encode_context(tensors[:1].absent(), stage))
+        return embeddings
+
+    def _measured_state(self, request: _Request, stage: int, shape: tuple[int, ...]):
+        """Return where the state is known, the known values in the network's space, and noise for them."""
+        if request.measured is None or stage > request.measured.level:
+            return None
+        state_level = self.scheduler.state_level(stage)
+        known = self.hierarchy.upsample(request.measured.known(stage), stage, state_level)
+        if not known.any():
+            return None
+        values = self.traffic_processor.encode(
+            self.hierarchy.upsample(request.measured.mean[stage], stage, state_level)
+        )
+        return known, values, randn_tensor(shape, request.generators, values.device, values.dtype)
+
+    def _predict(self, request: _Request, state, timestep, stage: int, prior, embeddings) -> torch.Tensor:
+        """Call the network, at most `batch_size` samples at a time."""
+        dtype, outputs = self.unet.dtype, []
+        state = self.scheduler.scale_model_input(state, timestep)
+        hour_of_week = request.start.weekday() * 24 + request.start.hour
+        for first in range(0, len(state), request.batch_size):
+            part = slice(first, first + request.batch_size)
+            index = request.context_of_sample[part]
+            sample = state[part].to(dtype)
+            inputs = {
+                "prior": None if prior is None else prior[part].to(dtype),
+                "hour_of_week": torch.full_like(index, hour_of_week),
+            }
+            output = self.unet(sample, timestep, stage, context_embedding=embeddings[0][index], **inputs).sample
+            if self.do_classifier_free_guidance:
+                absent = embeddings[1].expand(len(sample), *embeddings[1].shape[1:])
+                baseline = self.unet(sample, timestep, stage, context_embedding=absent, **inputs).sample
+                output = baseline + self.guidance_scale * (output - baseline)
+            outputs.append(output.float())
+        return torch.cat(outputs)
+
+    def _physical_level(self, request: _Request, level: torch.Tensor, coarse, stage: int) -> torch.Tensor:
+        """Decode a finished level and make it agree with the level before it and with what was measured."""
+        values = self.traffic_processor.decode(level)
+        if values.isnan().any():
+            raise RuntimeError(
+                f"The network returned NaN at level {self.hierarchy.names[stage]!r}: its weights, or its type"
+                f" ({self.unet.dtype}), do not suit these inputs."
+            )
+        values = self.hierarchy.aggregate(values, stage, source=self.scheduler.state_level(stage))
+        if request.measured is not None and stage <= request.measured.level:
+            return request.measured.combine(values, coarse, stage)
+        return values if coarse is None else self.hierarchy.reconcile(values, coarse, stage)
+
+    def _volume(self, level: int) -> int:
+        """Return how many finest cells and time steps a value of a level stands for."""
+        return self.hierarchy.spatial_factors[level] ** 2 * self.hierarchy.temporal_factors[level]
+
+    def _output(
+        self, levels: dict[str, torch.Tensor], request: _Request, units, output_type, return_dict, given: dict
+    ):
+        """Convert physical means into what the user asked for; `given` values, in `units`, to the last bit."""
+        start = np.datetime64(request.start, "s")
+        if output_type == "latent":
+            levels = {name: self.traffic_processor.encode(values) for name, values in levels.items()}
+        elif units == "sum":
+            levels = {name: values * self._volume(self.hierarchy.index(name)) for name, values in levels.items()}
+        if output_type != "latent":
+            known = {name: values for name, values in given.items() if name in levels}
+            levels |= {name: torch.where(values.isnan(), levels[name], values) for name, values in known.items()}
+        if output_type in ("np", "xarray"):
+            levels = {name: values.cpu().numpy() for name, values in levels.items()}
+        if output_type == "xarray":
+            unit = ", ".join(dict.fromkeys(self.traffic_processor.units))
+            coords = getattr(request.contexts[0], "coords", {})
+            y, x = (coords[axis].values if axis in coords else None for axis in ("y", "x"))
+            channels = self.traffic_processor.channels
+            levels = levels_to_datatree(levels, self.hierarchy, start, channels, unit, units, y=y, x=x)
+        self.maybe_free_model_hooks()
+        if not return_dict:
+            return (levels,)
+        return ZoomDiffPipelineOutput(levels=levels, units=units, start=start)
+
+
+def _as_list(contexts) -> list:
+    return list(contexts) if isinstance(contexts, (list, tuple)) else [contexts]

@@ -1,0 +1,68 @@
+# Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
+"""A pipeline of real components, small enough for tests, and raw contexts for it."""
+
+import numpy as np
+import torch
+
+from zoomdiff_diffusers import (
+    ContextProcessor,
+    DRDMScheduler,
+    Hierarchy,
+    TrafficProcessor,
+    ZoomDiffPipeline,
+    ZoomDiffUNet,
+)
+
+
+LAYERS = [
+    {"name": "surface", "kind": "categorical", "classes": ["building", "road", "green"]},
+    {"name": "poi", "kind": "count", "channels": ["shop", "school"]},
+    {"name": "population", "kind": "continuous", "channels": ["residents"], "log": True},
+    {"name": "population_over_time", "kind": "temporal", "channels": ["people"], "log": True},
+]
+HOURS, HEIGHT, WIDTH = 48, 8, 16
+
+
+def random_context(seed=0, hours=HOURS, height=HEIGHT, width=WIDTH) -> dict:
+    random = np.random.default_rng(seed)
+    return {
+        "surface": random.integers(0, 3, (height, width)),
+        "poi": random.poisson(1.0, (2, height, width)),
+        "population": 100 * random.random((height, width)),
+        "population_over_time": 50 * random.random((hours, height, width)),
+    }
+
+
+def random_traffic(seed=0, channels=1) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    traffic = random.gamma(0.5, 10.0, (3, channels, HOURS, HEIGHT, WIDTH))
+    return traffic * (random.random(traffic.shape) > 0.2)
+
+
+def tiny_unet(context_layers, gain=0.1, **config) -> ZoomDiffUNet:
+    """A network with random weights everywhere: layers that start at zero would hide whatever is behind them."""
+    torch.manual_seed(0)
+    small = {"block_channels": [8, 12], "embedding_dim": 16, "context_dim": 8, "fusion_dim": 4}
+    unet = ZoomDiffUNet(**small | config | {"context_layers": context_layers}).eval()
+    generator = torch.Generator().manual_seed(1)
+    for parameter in unet.parameters():
+        parameter.data += gain * torch.randn(parameter.shape, generator=generator)
+    return unet
+
+
+def tiny_pipeline(channels=1, gain=0.1, scheduler=None, **unet_config) -> ZoomDiffPipeline:
+    names = ["traffic", "users"][:channels]
+    context_processor = ContextProcessor(LAYERS).fit([random_context(seed) for seed in range(2)])
+    pipe = ZoomDiffPipeline(
+        unet=tiny_unet(context_processor.layer_specs, gain, channels=channels, **unet_config),
+        scheduler=scheduler or DRDMScheduler(),
+        hierarchy=Hierarchy(),
+        traffic_processor=TrafficProcessor(names, ["MB", "1"][:channels]).fit(random_traffic(channels=channels)),
+        context_processor=context_processor,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def seeded(seed=0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
