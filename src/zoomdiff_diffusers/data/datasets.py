@@ -1,0 +1,421 @@
+# Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
+"""
+Areas with traffic and context, from the simulator, from files or from the Hub, and the training windows cut from them.
+
+Documented layout of an `.npz` or NetCDF file:
+
+- each traffic variable (`traffic` by default) is (T, H, W) for one area, or (N, T, H, W) for N areas of one size; a
+  single variable may also be (N, C, T, H, W). Values are non-negative, the mean or the sum per cell and time step;
+- each context layer is an array of its name: (H, W), (n, H, W), and (T, H, W), (n, T, H, W) for layers that vary over
+  time; with a leading N where the traffic has one;
+- optionally `valid`, true where the traffic was measured: (T,), (T, H, W), (N, T) or (N, T, H, W).
+
+A `datasets` folder or Hub dataset (Parquet) has one row per area with columns of the same names, nested lists of the
+single-area shapes (traffic may be (C, T, H, W)), and optionally the integer columns `start_hour` and `area`.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray
+
+from ..processors import ContextProcessor, ContextTensors
+
+
+@dataclass(frozen=True)
+class TrafficArea:
+    """
+    One area with its traffic.
+
+    Args:
+        name (`str`): Where it comes from, for messages.
+        traffic (`np.ndarray`): (C, T, H, W) float32, non-negative; 0 where it is not valid.
+        context (`dict[str, np.ndarray]`): Raw layers, as `ContextProcessor` takes them.
+        valid (`np.ndarray`, *optional*): (T, H, W) bool, true where the traffic was measured.
+        start_hour (`int`): Hour of the week of the first time step, 0 = Monday 00:00.
+    """
+
+    name: str
+    traffic: np.ndarray
+    context: dict[str, np.ndarray]
+    valid: np.ndarray | None = None
+    start_hour: int = 0
+
+    def crop(self, rows: slice, columns: slice) -> "TrafficArea":
+        """The same area, cut to some rows and columns."""
+        return replace(
+            self,
+            traffic=self.traffic[..., rows, columns],
+            context={name: values[..., rows, columns] for name, values in self.context.items()},
+            valid=None if self.valid is None else self.valid[..., rows, columns],
+        )
+
+
+def make_area(
+    name: str,
+    traffic: np.ndarray,
+    context: dict[str, np.ndarray],
+    valid: np.ndarray | None = None,
+    start_hour: int = 0,
+) -> TrafficArea:
+    """
+    Checks one area and brings it to the common types.
+
+    Args:
+        name (`str`): For messages.
+        traffic (`np.ndarray`): (T, H, W) or (C, T, H, W).
+        context (`dict[str, np.ndarray]`): Raw layers; the last two axes are H, W.
+        valid (`np.ndarray`, *optional*): (T,) or (T, H, W); values outside are ignored, whatever they are.
+        start_hour (`int`, defaults to 0): Hour of the week of the first time step.
+
+    Raises:
+        ValueError: wrong shapes, or negative, infinite or missing traffic that `valid` does not mark.
+    """
+    traffic = np.asarray(traffic, dtype=np.float32)
+    traffic = traffic[None] if traffic.ndim == 3 else traffic
+    if traffic.ndim != 4:
+        raise ValueError(f"{name}: traffic must be (T, H, W) or (C, T, H, W), found shape {traffic.shape}.")
+    if valid is not None:
+        valid = np.asarray(valid, dtype=bool)
+        valid = valid[:, None, None] if valid.ndim == 1 else valid
+        if valid.ndim != 3 or valid.shape[0] != traffic.shape[1] or valid.shape[1:] not in ((1, 1), traffic.shape[2:]):
+            raise ValueError(f"{name}: `valid` of shape {valid.shape} does not fit traffic of shape {traffic.shape}.")
+        valid = np.ascontiguousarray(np.broadcast_to(valid, traffic.shape[1:]))
+        traffic = np.where(valid, traffic, np.float32(0))
+    if not np.isfinite(traffic).all():
+        count = int((~np.isfinite(traffic)).sum())
+        raise ValueError(f"{name}: traffic has {count} missing or infinite values; mark them as false in `valid`.")
+    if (traffic < 0).any():
+        raise ValueError(f"{name}: traffic must not be negative, found {traffic.min()}.")
+    for layer, values in context.items():
+        if values.shape[-2:] != traffic.shape[-2:]:
+            raise ValueError(
+                f"{name}: context layer `{layer}` has shape {values.shape}, its last two axes must be "
+                f"{traffic.shape[-2:]} as in the traffic."
+            )
+    return TrafficArea(name, np.ascontiguousarray(traffic), context, valid, int(start_hour))
+
+
+def simulated_areas(
+    count: int, height: int, width: int, weeks: int, first_seed: int, cultures: list[str]
+) -> list[TrafficArea]:
+    """`weeks` independent weeks of each of `count` simulated cities with seeds `first_seed`, `first_seed + 1`, ..."""
+    from .simulated_city import SimulatedCity
+
+    areas = []
+    for index in range(count):
+        seed, culture = first_seed + index, cultures[index % len(cultures)]
+        city = SimulatedCity(height, width, seed, culture)
+        traffic = np.asarray(city.sample_traffic(weeks, seed=seed))
+        areas += [
+            make_area(f"simulated city {seed}, week {week}", traffic[week], city.context) for week in range(weeks)
+        ]
+    return areas
+
+
+def array_file_areas(
+    path: str | Path, traffic_variables: list[str], layers: list[str], valid_variable: str, start_hour: int
+) -> list[TrafficArea]:
+    """
+    Areas of an `.npz` or NetCDF file in the layout that the module documents.
+
+    Raises:
+        ValueError: a missing file, variable or layer, or shapes that do not fit.
+    """
+    arrays = _read_arrays(Path(path), [*traffic_variables, *layers], valid_variable)
+    traffic = [arrays[name] for name in traffic_variables]
+    if len({values.shape for values in traffic}) > 1:
+        raise ValueError(f"'{path}': traffic variables differ in shape: {[values.shape for values in traffic]}.")
+    if traffic[0].ndim == 3:
+        context = {name: arrays[name] for name in layers}
+        return [make_area(str(path), np.stack(traffic), context, arrays.get(valid_variable), start_hour)]
+    if traffic[0].ndim == 5 and len(traffic) == 1:
+        stacked = traffic[0]
+    elif traffic[0].ndim == 4:
+        stacked = np.stack(traffic, axis=1)
+    else:
+        raise ValueError(
+            f"'{path}': traffic must be (T, H, W), (N, T, H, W) or (N, C, T, H, W), found {traffic[0].shape}."
+        )
+    count = len(stacked)
+    for name in layers:
+        if len(arrays[name]) != count or arrays[name].ndim < 3:
+            raise ValueError(
+                f"'{path}': layer `{name}` must start with the {count} areas, found {arrays[name].shape}."
+            )
+    valid = arrays.get(valid_variable)
+    if valid is not None and valid.shape == stacked.shape[2:3]:
+        valid = np.broadcast_to(valid, (count, *valid.shape))
+    return [
+        make_area(
+            f"{path}, area {index}",
+            stacked[index],
+            {name: arrays[name][index] for name in layers},
+            None if valid is None else valid[index],
+            start_hour,
+        )
+        for index in range(count)
+    ]
+
+
+def _read_arrays(path: Path, required: list[str], valid_variable: str) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise ValueError(f"`dataset`: there is no file '{path}'.")
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files if name in [*required, valid_variable]}
+            available = archive.files
+    else:
+        with xarray.open_dataset(path) as source:
+            available = [str(name) for name in source.data_vars]
+            arrays = {name: source[name].to_numpy() for name in available if name in [*required, valid_variable]}
+    missing = [name for name in required if name not in arrays]
+    if missing:
+        raise ValueError(f"'{path}' has no variable {missing}; it has {sorted(available)}.")
+    return arrays
+
+
+def parquet_areas(
+    path: str, traffic_variables: list[str], layers: list[str], valid_variable: str, start_hour: int
+) -> list[TrafficArea]:
+    """Areas of a `datasets` folder or Hub dataset (Parquet), one row per area; columns as the module documents."""
+    import datasets
+
+    table = datasets.load_dataset(path, split="train").with_format("numpy")
+    missing = [name for name in [*traffic_variables, *layers] if name not in table.column_names]
+    if missing:
+        raise ValueError(f"'{path}' has no column {missing}; it has {sorted(table.column_names)}.")
+    areas = []
+    for index, row in enumerate(table):
+        traffic = [_nested(row[name]) for name in traffic_variables]
+        areas.append(
+            make_area(
+                f"{path}, row {index}",
+                traffic[0] if len(traffic) == 1 else np.stack(traffic),
+                {name: _nested(row[name]) for name in layers},
+                _nested(row[valid_variable]) if row.get(valid_variable) is not None else None,
+                int(row.get("start_hour", start_hour)),
+            )
+        )
+    return areas
+
+
+def _nested(values) -> np.ndarray:
+    """A numeric array from what `datasets` returns for nested lists (arrays of arrays of objects)."""
+    array = np.asarray(values)
+    return np.stack([_nested(part) for part in array]) if array.dtype == object else array
+
+
+def select_region(areas: list[TrafficArea], region: dict | None, what: str) -> list[TrafficArea]:
+    """
+    The areas or the part of each area that a split uses.
+
+    Args:
+        areas (`list[TrafficArea]`): All areas.
+        region (`dict`, *optional*): `areas` (list of indices), `rows` and `columns` ([first, end), in cells).
+        what (`str`): Name of the argument, for messages.
+    """
+    if region is None:
+        return areas
+    unknown = set(region) - {"areas", "rows", "columns"}
+    if unknown:
+        raise ValueError(f"`{what}` may have areas, rows and columns, found {sorted(unknown)}.")
+    indices = region.get("areas", range(len(areas)))
+    if not indices or min(indices) < 0 or max(indices) >= len(areas):
+        raise ValueError(f"`{what}`: indices of areas must be 0 to {len(areas) - 1}, found {list(indices)}.")
+    selected = []
+    for index in indices:
+        limits = areas[index].traffic.shape[-2:]
+        spans = [region.get(key, [0, limit]) for key, limit in zip(("rows", "columns"), limits)]
+        for key, (first, end), limit in zip(("rows", "columns"), spans, limits):
+            if not 0 <= first < end <= limit:
+                raise ValueError(f"`{what}`: {key} {[first, end]} do not lie in [0, {limit}] of {areas[index].name}.")
+        selected.append(areas[index].crop(*(slice(*span) for span in spans)))
+    return selected
+
+
+def smoothed_layers(schema: list[dict], widths: list[float]) -> list[dict]:
+    """The schema of the smoothed copies of all static layers: continuous layers named `<layer>_smooth_<width>`."""
+    static = [layer for layer in schema if layer["kind"] != "temporal"]
+    return [
+        {
+            "name": f"{layer['name']}_smooth_{width:g}",
+            "kind": "continuous",
+            "channels": layer["classes"] if layer["kind"] == "categorical" else layer["channels"],
+            "log": layer["kind"] == "count" or bool(layer.get("log", False)),
+        }
+        for width in widths
+        for layer in static
+    ]
+
+
+def smooth_context(context: dict[str, np.ndarray], schema: list[dict], widths: list[float]) -> dict[str, np.ndarray]:
+    """
+    A copy of a raw context with smoothed copies of its static layers, which tell a cell about its surroundings.
+
+    Args:
+        context (`dict[str, np.ndarray]`): Raw layers of the whole map; smooth before cutting windows.
+        schema (`list[dict]`): Schema of the raw layers.
+        widths (`list[float]`): Standard deviations of the Gaussian, in cells.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    smoothed = dict(context)
+    for layer in schema:
+        if layer["kind"] == "temporal" or layer["name"] not in context:
+            continue
+        values = np.asarray(context[layer["name"]], dtype=np.float32)
+        if layer["kind"] == "categorical" and values.ndim == 2:
+            values = (values == np.arange(len(layer["classes"]))[:, None, None]).astype(np.float32)
+        values = values[None] if values.ndim == 2 else values
+        for width in widths:
+            smoothed[f"{layer['name']}_smooth_{width:g}"] = gaussian_filter(values, (0, width, width), mode="nearest")
+    return smoothed
+
+
+class TrafficWindows(torch.utils.data.Dataset):
+    """
+    Windows of fixed size cut from areas, held in memory as float32.
+
+    Training windows (`draw`) have a random place, a random offset of whole days and random flips; every one is a pure
+    function of its number and the seed. Validation windows (indexing) tile the areas without overlap.
+
+    Args:
+        areas (`list[TrafficArea]`): At least one; none smaller than a window.
+        context_processor (`ContextProcessor`): Fitted; normalises the context of each area once.
+        size (`tuple[int, int, int]`): Time steps, height and width of a window.
+        steps_per_day (`int`, defaults to 24): Windows start at midnight, if the areas do.
+        time_step (`float`, defaults to 1.0): Hours in a time step.
+        alignment (`int`, defaults to 1): Random places are multiples of this many cells.
+        flips (`bool`, defaults to `True`): Flip windows at random; transpose square ones.
+        seed (`int`, defaults to 0): Seed of order, places and flips.
+    """
+
+    def __init__(
+        self,
+        areas: list[TrafficArea],
+        context_processor: ContextProcessor,
+        size: tuple[int, int, int],
+        steps_per_day: int = 24,
+        time_step: float = 1.0,
+        alignment: int = 1,
+        flips: bool = True,
+        seed: int = 0,
+    ):
+        if not areas:
+            raise ValueError("`areas` is empty: there is nothing to learn from.")
+        for area in areas:
+            if any(have < want for have, want in zip(area.traffic.shape[1:], size)):
+                raise ValueError(
+                    f"{area.name} has size {area.traffic.shape[1:]}, smaller than a window {tuple(size)}."
+                )
+        self.areas, self.size, self.flips, self.seed = areas, tuple(size), flips, seed
+        self.grids = (steps_per_day, alignment, alignment)
+        self.time_step = time_step
+        self.contexts = _normalised_contexts(areas, context_processor)
+        # A large area counts as often in an epoch as it holds windows.
+        repeats = [max(1, round(np.prod(area.traffic.shape[1:]) / np.prod(size))) for area in areas]
+        self.epoch = np.repeat(np.arange(len(areas)), repeats)
+        self.tiles = [
+            (index, tuple(start))
+            for index, area in enumerate(areas)
+            for start in np.ndindex(*(have // want for have, want in zip(area.traffic.shape[1:], size)))
+        ]
+        self.has_masks = any(area.valid is not None for area in areas)
+        self._order = (-1, self.epoch)
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        """Validation window `index`: a tile of an area, as it is."""
+        area, tile = self.tiles[index]
+        return self._window(area, [position * length for position, length in zip(tile, self.size)])
+
+    def draw(self, number: int) -> dict[str, torch.Tensor]:
+        """Training window `number` (0, 1, 2, ... without end), augmented."""
+        epoch, position = divmod(number, len(self.epoch))
+        if self._order[0] != epoch:
+            order = np.random.default_rng([self.seed, 0, epoch]).permutation(self.epoch)
+            self._order = (epoch, order)
+        area = int(self._order[1][position])
+        random = np.random.default_rng([self.seed, 1, number])
+        shape = self.areas[area].traffic.shape[1:]
+        start = [
+            int(grid * random.integers((have - want) // grid + 1))
+            for have, want, grid in zip(shape, self.size, self.grids)
+        ]
+        window = self._window(area, start)
+        return _flipped(window, *(bool(bit) for bit in random.integers(2, size=3))) if self.flips else window
+
+    def _window(self, index: int, start: list[int]) -> dict[str, torch.Tensor]:
+        time, rows, columns = (slice(first, first + length) for first, length in zip(start, self.size))
+        area, context = self.areas[index], self.contexts[index]
+        window = {
+            "traffic": torch.from_numpy(area.traffic[:, time, rows, columns]),
+            "static": context.static[0, :, rows, columns],
+            "present": context.present[0],
+            "hour_of_week": torch.tensor(int(area.start_hour + time.start * self.time_step) % 168),
+        }
+        if context.temporal is not None:
+            window["temporal"] = context.temporal[0, :, time, rows, columns]
+        if self.has_masks:
+            valid = np.ones(self.size, dtype=bool) if area.valid is None else area.valid[time, rows, columns]
+            window["mask"] = torch.from_numpy(np.ascontiguousarray(valid))
+        return window
+
+
+def _normalised_contexts(areas: list[TrafficArea], processor: ContextProcessor) -> list[ContextTensors]:
+    """One entry per area; areas that share a context (weeks of one city) share its tensors."""
+    cache: dict[tuple[int, int], ContextTensors] = {}
+    for area in areas:
+        key = (id(area.context), area.traffic.shape[1])
+        if key not in cache:
+            cache[key] = processor(area.context, hours=area.traffic.shape[1])
+    return [cache[id(area.context), area.traffic.shape[1]] for area in areas]
+
+
+def _flipped(window: dict[str, torch.Tensor], rows: bool, columns: bool, transpose: bool) -> dict[str, torch.Tensor]:
+    axes = [axis for axis, chosen in ((-2, rows), (-1, columns)) if chosen]
+    transpose = transpose and window["traffic"].shape[-2] == window["traffic"].shape[-1]
+    changed = dict(window)
+    for name in ("traffic", "static", "temporal", "mask"):
+        if name in window:
+            values = window[name].flip(axes) if axes else window[name]
+            changed[name] = values.transpose(-2, -1) if transpose else values
+    return changed
+
+
+def stack_windows(windows: Iterable[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """A batch from windows: every tensor gains a leading axis."""
+    windows = list(windows)
+    return {name: torch.stack([window[name] for window in windows]) for name in windows[0]}
+
+
+def load_areas(data, layer_names: list[str], split: str) -> list[TrafficArea]:
+    """
+    The areas of one split.
+
+    Args:
+        data (`DataArguments`): Where the data come from.
+        layer_names (`list[str]`): Context layers to read (without smoothed copies).
+        split (`str`): "train" or "validation".
+    """
+    region_name = f"{split}_region"
+    if data.dataset == "simulated_city":
+        count = data.train_cities if split == "train" else data.validation_cities
+        # Seeds of held-out cities start far away, so that adding training cities never reaches them.
+        first_seed = data.city_seed if split == "train" else data.city_seed + 1_000_000
+        sizes = (data.city_height, data.city_width, data.city_weeks)
+        return simulated_areas(count, *sizes, first_seed, data.cultures)
+    is_file = Path(data.dataset).suffix in (".npz", ".nc", ".nc4")
+    read: Callable[..., list[TrafficArea]] = array_file_areas if is_file else parquet_areas
+    areas = read(data.dataset, data.traffic_variables, layer_names, data.valid_variable, data.start_hour)
+    if data.smooth_layers:
+        areas = [
+            replace(area, context=smooth_context(area.context, data.layers, data.smooth_layers)) for area in areas
+        ]
+    return select_region(areas, getattr(data, region_name), region_name)

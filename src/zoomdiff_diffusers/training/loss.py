@@ -1,0 +1,246 @@
+# Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
+"""The training objective of DRDM over all stages (Eq. 12 of the paper), as one module with one forward per step."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..hierarchy import Hierarchy
+from ..models import ZoomDiffUNet
+from ..processors import ContextTensors, TrafficProcessor
+from ..schedulers import DRDMScheduler
+
+
+ITEM_STREAM, STAGE_STREAM, DROP_STREAM, VALIDATION_STREAM, CONTEXT_STREAM = range(5)
+
+
+def seeded_generator(*keys: int) -> torch.Generator:
+    """A CPU generator whose numbers are a pure function of non-negative integer keys."""
+    seed = np.random.SeedSequence(keys).generate_state(2, np.uint32)
+    return torch.Generator().manual_seed(int(seed[0]) << 32 | int(seed[1]))
+
+
+def masked_pyramid(
+    traffic: torch.Tensor, hierarchy: Hierarchy, mask: torch.Tensor | None = None
+) -> tuple[list[torch.Tensor], list[torch.Tensor] | None]:
+    """
+    All levels of finest traffic, as means over what was measured.
+
+    Args:
+        traffic (`torch.Tensor`): (B, C, T, H, W), physical.
+        hierarchy (`Hierarchy`): The levels.
+        mask (`torch.Tensor`, *optional*): (B, T, H, W) bool, true where measured.
+
+    Returns:
+        `(levels, weights)`: per level the means (B, C, T_k, H_k, W_k), and the measured fraction (B, 1, T_k, H_k, W_k)
+        of every unit (None without a mask). A unit without any measurement takes the value of its coarser unit, at the
+        coarsest level the mean of the area.
+    """
+    if mask is None:
+        return hierarchy.pyramid(traffic), None
+    measured = mask[:, None].to(traffic.dtype)
+    weights = hierarchy.pyramid(measured)
+    sums = hierarchy.pyramid(traffic * measured)
+    total = measured.sum((2, 3, 4), keepdim=True)
+    parent = (traffic * measured).sum((2, 3, 4), keepdim=True) / total.clamp(min=1)
+    levels = []
+    for level, (summed, weight) in enumerate(zip(sums, weights)):
+        if level > 0:
+            parent = hierarchy.upsample(parent, level - 1, level)
+        parent = torch.where(weight > 0, summed / weight.clamp(min=1e-12), parent)
+        levels.append(parent)
+    return levels, weights
+
+
+class DRDMLoss(nn.Module):
+    """
+    Weighted sum over stages of the mean squared error of what the network must predict.
+
+    Every random number is a pure function of (seed, step, index of the item in the global batch), so that resuming
+    is exact and the number of processes does not matter. The coarse level that guides a stage is noised in the model's
+    space, since a generated coarse level is not exact either.
+
+    Args:
+        unet (`ZoomDiffUNet`): The denoiser, the only part with parameters.
+        scheduler (`DRDMScheduler`): Noise, prior and prediction type.
+        hierarchy (`Hierarchy`): The levels.
+        traffic_processor (`TrafficProcessor`): From physical traffic to the model's space.
+        batch_size (`int`): Items in the global batch of one step.
+        stage_items (`list[int]`, *optional*): Items of the batch that each stage learns from; all by default.
+        stage_weights (`list[float]`, *optional*): Weight of each stage's mean loss; ones by default.
+        prior_noise (`float`, defaults to 0.1):
+            Largest standard deviation of the noise on the guiding level; the actual one is uniform below it.
+        layer_dropout (`float`, defaults to 0.0): Probability that a context layer is absent for an item.
+        context_dropout (`float`, defaults to 0.0): Probability that all of them are.
+        context_noise (`float`, defaults to 0.0):
+            Standard deviation of the noise on the normalised static layers: it keeps a network that sees few places
+            from knowing them by heart.
+        seed (`int`, defaults to 0): Seed.
+    """
+
+    def __init__(
+        self,
+        unet: ZoomDiffUNet,
+        scheduler: DRDMScheduler,
+        hierarchy: Hierarchy,
+        traffic_processor: TrafficProcessor,
+        batch_size: int,
+        stage_items: list[int] | None = None,
+        stage_weights: list[float] | None = None,
+        prior_noise: float = 0.1,
+        layer_dropout: float = 0.0,
+        context_dropout: float = 0.0,
+        context_noise: float = 0.0,
+        seed: int = 0,
+    ):
+        super().__init__()
+        stages = len(hierarchy)
+        stage_items = stage_items or [batch_size] * stages
+        stage_weights = stage_weights or [1.0] * stages
+        if len(stage_items) != stages or not all(1 <= count <= batch_size for count in stage_items):
+            raise ValueError(f"`stage_items` must be {stages} numbers from 1 to {batch_size}, got {stage_items}.")
+        if len(stage_weights) != stages or min(stage_weights) < 0:
+            raise ValueError(f"`stage_weights` must be {stages} numbers that are not negative, got {stage_weights}.")
+        self.unet, self.scheduler, self.hierarchy, self.traffic_processor = (
+            unet,
+            scheduler,
+            hierarchy,
+            traffic_processor,
+        )
+        self.stage_weights = stage_weights
+        self.prior_noise, self.context_noise = prior_noise, context_noise
+        self.layer_dropout, self.context_dropout = layer_dropout, context_dropout
+        self.seed = seed
+        self.positions = [
+            _spread(count, batch_size, stage) for stage, count in enumerate(stage_items)
+        ]  # per stage: item of the batch -> position among the stage's items
+
+    def forward(
+        self, batch: dict[str, torch.Tensor], step: int, indices: list[int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        This process's part of the loss of one step.
+
+        Args:
+            batch (`dict`): Stacked training windows: traffic, static, present, hour_of_week, maybe temporal and mask.
+            step (`int`): Number of the optimiser step.
+            indices (`list[int]`): Index of each item in the global batch.
+
+        Returns:
+            The weighted loss and the unweighted loss of every stage (K,), both to be summed over the parts of the
+            batch: each is the sum over the items at hand divided by the number of items in the global batch.
+        """
+        levels, weights = masked_pyramid(batch["traffic"], self.hierarchy, batch.get("mask"))
+        levels = [self.traffic_processor.encode(level) for level in levels]
+        present = batch["present"] * self._kept_layers(step, indices, batch["present"])
+        static = self._noisy_static(batch["static"], step, indices)
+        context = ContextTensors(static, batch.get("temporal"), present)
+        losses = []
+        for stage, positions in enumerate(self.positions):
+            rows = [row for row, index in enumerate(indices) if index in positions]
+            if not rows:
+                losses.append(levels[0].new_zeros(()))
+                continue
+            errors = self._stage_errors(levels, context, batch["hour_of_week"], stage, step, indices, rows)
+            weight = None if weights is None else weights[self.scheduler.target_level(stage)]
+            losses.append(_item_means(errors, weight if weight is None else weight[rows]).sum() / len(positions))
+        losses = torch.stack(losses)
+        return (losses * losses.new_tensor(self.stage_weights)).sum(), losses.detach()
+
+    def _stage_errors(self, levels, context, hour_of_week, stage, step, indices, rows) -> torch.Tensor:
+        """Squared errors (b, C, T_k, H_k, W_k) of the items `rows` at one stage, in the shape of the level."""
+        items = [indices[row] for row in rows]
+        generators = [seeded_generator(self.seed, ITEM_STREAM, step, stage, item) for item in items]
+        selected = [level[rows] for level in levels]
+        original, prior = self.original_and_prior(selected, stage, generators)
+        noise = _randn(original, generators)
+        timesteps = self._timesteps(stage, step, items).to(original.device)
+        noisy = self.scheduler.add_noise(original, noise, timesteps, prior)
+        target = self.scheduler.get_target(original, noise, timesteps, prior)
+        part = context if len(rows) == len(indices) else context[rows]
+        embedding = self.unet.encode_context(part, stage)
+        output = self.unet(noisy, timesteps, stage, prior, embedding, hour_of_week[rows]).sample
+        errors = (output.float() - target) ** 2
+        state, goal = self.scheduler.state_level(stage), self.scheduler.target_level(stage)
+        return errors if state == goal else self.hierarchy.aggregate(errors, goal, source=state)
+
+    def original_and_prior(
+        self, levels: list[torch.Tensor], stage: int, generators: list[torch.Generator] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        The level that a stage diffuses and its prior z, both in the shape of the stage's state, encoded.
+
+        Args:
+            levels (`list[torch.Tensor]`): Encoded levels (b, C, T_k, H_k, W_k).
+            stage (`int`): 0 is the coarsest.
+            generators (`list[torch.Generator]`, *optional*): One per item, for the noise on z; none leaves z exact.
+        """
+        state = self.scheduler.state_level(stage)
+        target = self.scheduler.target_level(stage)
+        original = self.hierarchy.upsample(levels[target], target, state)
+        if stage == 0:
+            return original, None
+        coarse = levels[stage - 1]
+        if generators is not None and self.prior_noise > 0:
+            draws = [torch.rand((), generator=generator).item() for generator in generators]
+            scale = coarse.new_tensor(draws).reshape(-1, 1, 1, 1, 1) * self.prior_noise
+            coarse = coarse + scale * _randn(coarse, generators)
+        return original, self.hierarchy.upsample(coarse, stage - 1, state)
+
+    def _timesteps(self, stage: int, step: int, items: list[int]) -> torch.Tensor:
+        """Stratified over the stage's items in the global batch, of which `items` are at hand."""
+        positions = self.positions[stage]
+        generator = seeded_generator(self.seed, STAGE_STREAM, step, stage)
+        return self.scheduler.sample_timesteps(stage, len(positions), generator)[[positions[item] for item in items]]
+
+    def _noisy_static(self, static: torch.Tensor, step: int, indices: list[int]) -> torch.Tensor:
+        if self.context_noise == 0:
+            return static
+        generators = [seeded_generator(self.seed, CONTEXT_STREAM, step, index) for index in indices]
+        return static + self.context_noise * _randn(static, generators)
+
+    def _kept_layers(self, step: int, indices: list[int], like: torch.Tensor) -> torch.Tensor:
+        """(b, L): 0 for the context layers that are dropped."""
+        kept = []
+        for index in indices:
+            draws = torch.rand(like.shape[1] + 1, generator=seeded_generator(self.seed, DROP_STREAM, step, index))
+            kept.append((draws[1:] >= self.layer_dropout) & (draws[0] >= self.context_dropout))
+        return torch.stack(kept).to(like)
+
+    @torch.no_grad()
+    def measure_data_std(self, batch: dict[str, torch.Tensor]) -> list[float]:
+        """Standard deviation of every stage's diffused quantity over a batch, for `DRDMScheduler(data_std=...)`."""
+        levels, weights = masked_pyramid(batch["traffic"], self.hierarchy, batch.get("mask"))
+        levels = [self.traffic_processor.encode(level) for level in levels]
+        stds = []
+        for stage, end in enumerate(self.scheduler.boundaries):
+            original, prior = self.original_and_prior(levels, stage)
+            timesteps = torch.full((len(original),), end - 0.5)
+            signal = self.scheduler.signal_and_noise(timesteps)[0][0].item()
+            diffused = self.scheduler.add_noise(original, torch.zeros_like(original), timesteps, prior) / signal
+            diffused = diffused * self.scheduler.data_std[stage]
+            if weights is not None:
+                target, state = self.scheduler.target_level(stage), self.scheduler.state_level(stage)
+                measured = self.hierarchy.upsample(weights[target], target, state) > 0
+                diffused = diffused[measured.expand_as(diffused)]
+            stds.append(max(diffused.double().std(correction=0).item(), 1e-3))
+        return stds
+
+
+def _spread(count: int, batch_size: int, shift: int) -> dict[int, int]:
+    """`count` items of a batch, evenly spread over it and starting elsewhere for each stage, with their positions."""
+    chosen = sorted((item * batch_size // count + shift) % batch_size for item in range(count))
+    return {item: position for position, item in enumerate(chosen)}
+
+
+def _item_means(errors: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+    """Mean over everything but the items, weighted with the measured fraction; 0 where nothing was measured."""
+    if weight is None:
+        return errors.flatten(1).mean(1)
+    weight = weight.expand_as(errors).flatten(1)
+    return (errors.flatten(1) * weight).sum(1) / weight.sum(1).clamp(min=1e-12)
+
+
+def _randn(like: torch.Tensor, generators: list[torch.Generator]) -> torch.Tensor:
+    """Noise in the shape of `like`, item by item from its generator; drawn on the CPU, the same on every device."""
+    return torch.stack([torch.randn(like.shape[1:], generator=generator) for generator in generators]).to(like)

@@ -1,0 +1,488 @@
+# Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
+"""The training loop: from arguments to a saved pipeline."""
+
+import json
+import math
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.logging import get_logger
+from accelerate.utils import broadcast, is_tensorboard_available
+from diffusers.training_utils import EMAModel
+from tqdm.auto import tqdm
+
+from ..data.datasets import TrafficArea, TrafficWindows, load_areas, smoothed_layers, stack_windows
+from ..hierarchy import Hierarchy, resolve_stages
+from ..models import ZoomDiffUNet
+from ..processors import ContextProcessor, TrafficProcessor
+from ..schedulers import DRDMScheduler
+from .arguments import Arguments, HierarchyArguments, SchedulerArguments
+from .checkpoints import (
+    changed_settings,
+    find_checkpoint,
+    flatten_optimizer,
+    list_checkpoints,
+    read_state,
+    read_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
+from .loss import DRDMLoss
+from .validation import sample_levels, score_levels
+
+
+logger = get_logger(__name__)
+
+# Windows from which the scales of the diffused quantities are measured.
+STATISTICS_WINDOWS = 256
+# Settings that may change when a run is resumed: they leave the steps done so far as they are.
+FREE_SETTINGS = {
+    "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "max_train_steps", "max_train_seconds",
+    "checkpointing_steps", "checkpoints_total_limit", "logging_steps", "tensorboard", "gradient_checkpointing",
+    "validation_region", "validation_cities", "validation_steps", "validation_areas", "validation_samples",
+    "validation_inference_steps",
+}  # fmt: skip
+
+
+class Trainer:
+    """
+    Trains a pipeline. Everything that can fail for a wrong argument fails in the constructor.
+
+    Args:
+        arguments (`Arguments`): Checked arguments of the run.
+
+    Raises:
+        ValueError: data that do not fit the arguments, or an output folder that holds another run.
+    """
+
+    def __init__(self, arguments: Arguments):
+        self.arguments, training = arguments, arguments.training
+        self.output_dir = Path(training.output_dir)
+        self.checkpoint = self._check_output_dir()
+        self.accelerator = Accelerator(
+            mixed_precision=training.mixed_precision,
+            log_with="tensorboard" if training.tensorboard and is_tensorboard_available() else None,
+            project_dir=str(self.output_dir),
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
+        parts = self.accelerator.num_processes * training.gradient_accumulation_steps
+        if training.batch_size % parts:
+            raise ValueError(
+                f"`batch_size` must be a multiple of processes x gradient_accumulation_steps = {parts}, "
+                f"got {training.batch_size}."
+            )
+        self._build()
+        self._prepare_optimisation()
+        self.step, self.seconds, self.losses, self.validations = 0, 0.0, [], []
+        if self.checkpoint is not None:
+            self._resume()
+
+    # ---------------------------------------------------------------------------------------------------------- set-up
+
+    def _check_output_dir(self) -> Path | None:
+        """The checkpoint to resume from, if any; refuses to mix two runs in a folder."""
+        training = self.arguments.training
+        if training.resume_from_checkpoint is not None:
+            checkpoint = find_checkpoint(self.output_dir, training.resume_from_checkpoint)
+            changes = changed_settings(read_state(checkpoint)["config"], self.arguments.to_dict(), FREE_SETTINGS)
+            if changes:
+                raise ValueError(f"'{checkpoint}' belongs to a run with other settings: {'; '.join(changes)}.")
+            return checkpoint
+        if self.output_dir.exists() and not self.output_dir.is_dir():
+            raise ValueError(f"`output_dir`: '{self.output_dir}' is not a folder.")
+        if list_checkpoints(self.output_dir) and not training.overwrite_output_dir:
+            raise ValueError(
+                f"`output_dir`: '{self.output_dir}' holds checkpoints of an earlier run. Continue it with "
+                "--resume_from_checkpoint latest, delete it with --overwrite_output_dir, or choose another folder."
+            )
+        return None
+
+    def _build(self) -> None:
+        arguments, data, training = self.arguments, self.arguments.data, self.arguments.training
+        torch.manual_seed(training.seed)  # the initial weights
+        source = _load_pipeline(arguments)
+        self.hierarchy = source.hierarchy if source else build_hierarchy(arguments)
+        size = (data.crop_hours, data.crop_height, data.crop_width)
+        self.hierarchy.shapes(*size)  # refuses windows that do not fit
+        layers = _schema(arguments)
+        names = [layer["name"] for layer in layers]
+        train_areas = load_areas(data, names, "train")
+        held_out = load_areas(data, names, "validation") if training.validation_areas else []
+        self.context_processor = ContextProcessor(layers=layers + smoothed_layers(layers, data.smooth_layers))
+        if source is None:
+            self.context_processor.fit(_unique_contexts(train_areas))
+            self.traffic_processor = fit_traffic_processor(train_areas, arguments)
+        else:
+            if source.context_processor.layers != self.context_processor.layers:
+                raise ValueError(
+                    f"The layers of `pretrained_pipeline` are {source.context_processor.layers}: declare these."
+                )
+            self.context_processor, self.traffic_processor = source.context_processor, source.traffic_processor
+        steps_per_day = max(1, round(24 / self.hierarchy.config.time_step))
+        common = (self.context_processor, size, steps_per_day, self.hierarchy.config.time_step)
+        self.windows = TrafficWindows(train_areas, *common, data.crop_alignment, data.flips, training.seed)
+        self.held_out = TrafficWindows(held_out, *common) if held_out else None
+        self._build_loss(source)
+
+    def _build_loss(self, source) -> None:
+        training = self.arguments.training
+        scheduler = source.scheduler if source else build_scheduler(self.hierarchy, self.arguments)
+        self.unet = source.unet if source else self._build_unet(scheduler)
+        if training.gradient_checkpointing:
+            self.unet.enable_gradient_checkpointing()
+        self.loss = DRDMLoss(
+            self.unet,
+            scheduler,
+            self.hierarchy,
+            self.traffic_processor,
+            batch_size=training.batch_size,
+            stage_items=training.stage_items,
+            stage_weights=training.stage_weights,
+            prior_noise=training.prior_noise,
+            layer_dropout=training.layer_dropout,
+            context_dropout=training.context_dropout,
+            context_noise=training.context_noise,
+            seed=training.seed,
+        )
+        if source is None:
+            sample = stack_windows(self.windows.draw(number) for number in range(STATISTICS_WINDOWS))
+            std = self.loss.measure_data_std(sample)
+            self.loss.scheduler = DRDMScheduler.from_config(scheduler.config, data_std=std)
+
+    def _build_unet(self, scheduler: DRDMScheduler) -> ZoomDiffUNet:
+        factors = [scheduler.state_factors(stage) for stage in range(len(self.hierarchy))]
+        return ZoomDiffUNet(
+            context_layers=self.context_processor.layer_specs,
+            channels=len(self.traffic_processor.channels),
+            spatial_factors=[spatial for spatial, _ in factors],
+            temporal_factors=[temporal for _, temporal in factors],
+            coarsest_unit=[self.hierarchy.temporal_factors[0], self.hierarchy.spatial_factors[0]],
+            **self.arguments.model.unet,
+        )
+
+    def _prepare_optimisation(self) -> None:
+        training = self.arguments.training
+        decayed = {name: value for name, value in self.unet.named_parameters() if value.ndim >= 2}
+        others = {name: value for name, value in self.unet.named_parameters() if value.ndim < 2}
+        self.parameter_names = [*decayed, *others]
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": list(decayed.values()), "weight_decay": training.weight_decay},
+                {"params": list(others.values()), "weight_decay": 0.0},
+            ],
+            lr=training.learning_rate,
+            betas=(0.9, training.adam_beta2),
+            fused=True,
+        )
+        self.model, self.optimizer = self.accelerator.prepare(self.loss, optimizer)
+        self.ema = EMAModel(self.unet.parameters(), decay=training.ema_decay, foreach=True)
+
+    def _resume(self) -> None:
+        state = read_state(self.checkpoint)
+        if state["statistics"] != self._statistics():
+            raise ValueError(f"'{self.checkpoint}' was made from other data: their statistics differ.")
+        self.unet.load_state_dict(read_tensors(self.checkpoint, "unet"))
+        averaged = read_tensors(self.checkpoint, "ema")
+        for shadow, (name, _) in zip(self.ema.shadow_params, self.unet.named_parameters()):
+            shadow.copy_(averaged[name])
+        self.ema.optimization_step = state["step"]
+        restore_optimizer(self.optimizer, self.parameter_names, read_tensors(self.checkpoint, "optimizer"))
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.losses, self.validations = state["losses"], state["validations"]
+
+    def _statistics(self) -> dict:
+        """Everything that was fitted to the data, JSON-safe."""
+        traffic = self.traffic_processor.config
+        return {
+            "data_std": list(self.loss.scheduler.data_std),
+            **{name: list(traffic[name]) for name in ("offset", "mean", "std", "maximum")},
+        }
+
+    # ------------------------------------------------------------------------------------------------------------ loop
+
+    def train(self) -> dict:
+        """Trains to the end, saves the pipeline in `output_dir` and returns the summary that is saved with it."""
+        training, main = self.arguments.training, self.accelerator.is_main_process
+        self._open_logs()
+        count = sum(parameter.numel() for parameter in self.unet.parameters())
+        message = f"{count} parameters, {len(self.windows.areas)} areas, {self.accelerator.device}"
+        logger.info(message, main_process_only=True)
+        bar = tqdm(total=training.max_train_steps, initial=self.step, disable=not main, desc="train", unit="step")
+        start = time.monotonic() - self.seconds
+        running = []
+        while self.step < training.max_train_steps and not self._out_of_time():
+            running.append(self._train_step())
+            self.step += 1
+            self.seconds = self._agreed_seconds(time.monotonic() - start)
+            bar.update()
+            if self._due(training.logging_steps) or self._due(training.checkpointing_steps):
+                bar.set_postfix(loss=f"{self._log_losses(running):.4f}")
+                running = []
+            if self._due(training.validation_steps):
+                self._validate()
+            if self._due(training.checkpointing_steps):
+                self._save_checkpoint()
+        bar.close()
+        if running:
+            self._log_losses(running)
+        return self._finish()
+
+    def _due(self, steps: int) -> bool:
+        return self.step % steps == 0
+
+    def _train_step(self) -> torch.Tensor:
+        """One optimiser step; returns this process's part of every stage's loss (K,)."""
+        training, accelerator = self.arguments.training, self.accelerator
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        parts = training.gradient_accumulation_steps
+        size = training.batch_size // (parts * accelerator.num_processes)
+        first = accelerator.process_index * parts * size
+        stage_losses = 0.0
+        for part in range(parts):
+            indices = list(range(first + part * size, first + (part + 1) * size))
+            batch = stack_windows(self.windows.draw(self.step * training.batch_size + index) for index in indices)
+            batch = {name: values.to(accelerator.device) for name, values in batch.items()}
+            if part < parts - 1:
+                with accelerator.no_sync(self.model):
+                    stage_losses = stage_losses + self._backward(batch, indices)
+            else:
+                stage_losses = stage_losses + self._backward(batch, indices)
+        accelerator.clip_grad_norm_(self.unet.parameters(), training.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.ema.step(self.unet.parameters())
+        return stage_losses
+
+    def _backward(self, batch: dict[str, torch.Tensor], indices: list[int]) -> torch.Tensor:
+        loss, stage_losses = self.model(batch, self.step, indices)
+        # Gradients are averaged over processes, but the parts of the loss add up.
+        self.accelerator.backward(loss * self.accelerator.num_processes)
+        return stage_losses
+
+    def _learning_rate(self) -> float:
+        """Linear warm-up, then a cosine that reaches 0 with the last step or with the time budget."""
+        training = self.arguments.training
+        progress = self.step / training.max_train_steps
+        if training.max_train_seconds is not None:
+            progress = max(progress, self.seconds / training.max_train_seconds)
+        warmup = min(1.0, (self.step + 1) / max(1, training.warmup_steps))
+        return training.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+    def _out_of_time(self) -> bool:
+        limit = self.arguments.training.max_train_seconds
+        return limit is not None and self.seconds >= limit
+
+    def _agreed_seconds(self, seconds: float) -> float:
+        """The main process's clock, so that all processes stop together and share the learning rate."""
+        if self.accelerator.num_processes == 1 or self.arguments.training.max_train_seconds is None:
+            return seconds
+        return float(broadcast(torch.tensor([seconds], dtype=torch.float64, device=self.accelerator.device)))
+
+    # ----------------------------------------------------------------------------------------- logs, validation, files
+
+    def _open_logs(self) -> None:
+        training, main = self.arguments.training, self.accelerator.is_main_process
+        if main and self.checkpoint is None and training.overwrite_output_dir:
+            shutil.rmtree(self.output_dir, ignore_errors=True)
+        if main:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            log = self.output_dir / "log.jsonl"
+            lines = log.read_text(encoding="utf-8").splitlines() if log.exists() and self.step > 0 else []
+            kept = [line for line in lines if json.loads(line)["step"] <= self.step]
+            log.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        self.accelerator.init_trackers("tensorboard")
+        self.accelerator.wait_for_everyone()
+
+    def _log(self, values: dict) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        with (self.output_dir / "log.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps({"step": self.step, "seconds": round(self.seconds, 3), **values}) + "\n")
+        self.accelerator.log(_flat(values), step=self.step)
+
+    def _log_losses(self, running: list[torch.Tensor]) -> float:
+        """Logs the mean of the last steps' losses and returns their weighted sum."""
+        mean = self.accelerator.reduce(torch.stack(running).mean(0), reduction="sum").tolist()
+        total = sum(weight * loss for weight, loss in zip(self.loss.stage_weights, mean))
+        if not math.isfinite(total):
+            raise FloatingPointError(f"The loss is {total} at step {self.step}: try a lower `learning_rate`.")
+        values = {
+            "loss": total,
+            "stages": dict(zip(self.hierarchy.names, mean)),
+            "learning_rate": self._learning_rate(),
+        }
+        self._log(values)
+        self.losses.append({"step": self.step, "loss": total})
+        return total
+
+    def _validate(self) -> None:
+        """Scores the averaged weights on held-out windows, in the main process."""
+        training = self.arguments.training
+        if self.held_out is not None and self.accelerator.is_main_process:
+            count = min(training.validation_areas, len(self.held_out))
+            chosen = np.linspace(0, len(self.held_out) - 1, count).round().astype(int)
+            windows = stack_windows(self.held_out[int(index)] for index in chosen)
+            windows = {name: values.to(self.accelerator.device) for name, values in windows.items()}
+            self.unet.eval()
+            self.ema.store(self.unet.parameters())
+            self.ema.copy_to(self.unet.parameters())
+            options = (training.validation_samples, training.validation_inference_steps, training.seed)
+            with self.accelerator.autocast():
+                levels = sample_levels(self.loss, windows, *options)
+            self.ema.restore(self.unet.parameters())
+            scores = score_levels(levels, windows, self.loss)
+            self.validations.append({"step": self.step, "scores": scores})
+            self._log({"validation": scores})
+            self._plot(levels)
+        self.accelerator.wait_for_everyone()
+
+    def _plot(self, levels: list[torch.Tensor]) -> None:
+        """The zoom of the first held-out window, where matplotlib is installed."""
+        try:
+            from ..evaluation.plots import plot_zoom
+        except ImportError:
+            return
+        named = {name: level[:, 0, 0].numpy() for name, level in zip(self.hierarchy.names, levels)}
+        unit, channel = self.traffic_processor.units[0], self.traffic_processor.channels[0]
+        figure = plot_zoom(named, self.hierarchy, unit=unit, channel=channel, title=f"held-out area, step {self.step}")
+        figure.savefig(self.output_dir / f"validation-{self.step}.png", dpi=100)
+
+    def _save_checkpoint(self) -> None:
+        if self.accelerator.is_main_process:
+            names = [name for name, _ in self.unet.named_parameters()]
+            tensors = {
+                "unet": self.unet.state_dict(),
+                "ema": dict(zip(names, self.ema.shadow_params)),
+                "optimizer": flatten_optimizer(self.optimizer, self.parameter_names),
+            }
+            state = {
+                "seconds": self.seconds,
+                "losses": self.losses,
+                "validations": self.validations,
+                "statistics": self._statistics(),
+                "config": self.arguments.to_dict(),
+            }
+            limit = self.arguments.training.checkpoints_total_limit
+            save_checkpoint(self.output_dir, self.step, tensors, state, limit)
+        self.accelerator.wait_for_everyone()
+
+    def _finish(self) -> dict:
+        """Saves the pipeline with the averaged weights, and the summary."""
+        training = self.arguments.training
+        if not self._due(training.validation_steps):
+            self._validate()
+        summary = {
+            "steps": self.step,
+            "seconds": self.seconds,
+            "seed": training.seed,
+            "parameters": sum(parameter.numel() for parameter in self.unet.parameters()),
+            "losses": self.losses,
+            "validations": self.validations,
+            "statistics": self._statistics(),
+            "config": self.arguments.to_dict(),
+        }
+        if self.accelerator.is_main_process:
+            self.ema.copy_to(self.unet.parameters())
+            self.unet.eval()
+            self.pipeline().save_pretrained(self.output_dir)
+            partial = self.output_dir / ".training_summary.json.partial"
+            partial.write_text(json.dumps(summary, indent=2), encoding="utf-8")
+            partial.rename(self.output_dir / "training_summary.json")
+        self.accelerator.end_training()
+        return summary
+
+    def pipeline(self):
+        """The pipeline made of the components as they are."""
+        from ..pipelines import ZoomDiffPipeline
+
+        return ZoomDiffPipeline(
+            unet=self.unet,
+            scheduler=self.loss.scheduler,
+            hierarchy=self.hierarchy,
+            traffic_processor=self.traffic_processor,
+            context_processor=self.context_processor,
+        )
+
+
+def build_hierarchy(arguments: Arguments) -> Hierarchy:
+    """From explicit levels, or from scales and their resolution greediness preference."""
+    group = arguments.hierarchy
+    metric = {"cell_size": group.cell_size, "time_step": group.time_step}
+    if group.spatial_scales is not None:
+        return Hierarchy.from_resolutions(group.spatial_scales, group.temporal_scales, group.rgp, **metric)
+    return Hierarchy(levels=group.levels, **metric)
+
+
+def build_scheduler(hierarchy: Hierarchy, arguments: Arguments) -> DRDMScheduler:
+    """One stage per level; the boundaries are those of the resolution greediness preference unless they are given."""
+    given = {name: value for name, value in vars(arguments.scheduler).items() if value is not None}
+    group = arguments.hierarchy
+    if group.spatial_scales is not None and "boundaries" not in given:
+        total = given.get("num_train_timesteps", 600)
+        stages = resolve_stages(list(group.spatial_scales.values()), group.temporal_scales, group.rgp)
+        given["boundaries"] = [round(total * end) for _, _, end in stages]
+    factors = {"spatial_factors": hierarchy.spatial_factors, "temporal_factors": hierarchy.temporal_factors}
+    return DRDMScheduler(**factors, **given)
+
+
+def fit_traffic_processor(areas: list[TrafficArea], arguments: Arguments) -> TrafficProcessor:
+    """Statistics of all training areas."""
+    data = arguments.data
+    simulated = data.dataset == "simulated_city"
+    unit = data.traffic_unit if data.traffic_unit is not None else ("MB" if simulated else "")
+    channels = list(data.traffic_variables)
+    found = areas[0].traffic.shape[0]
+    if len(channels) != found:
+        if len(channels) > 1:
+            raise ValueError(f"`traffic_variables` names {channels}, but the traffic has {found} channels.")
+        channels = [f"{channels[0]}_{channel}" for channel in range(found)]
+    processor = TrafficProcessor(channels=channels, unit=unit)
+    masks = [np.ones(area.traffic.shape[1:], bool) if area.valid is None else area.valid for area in areas]
+    return processor.fit([area.traffic for area in areas], masks, data.traffic_offset)
+
+
+def _schema(arguments: Arguments) -> list[dict]:
+    """The declared context layers, or those of the simulator."""
+    data = arguments.data
+    if data.dataset == "simulated_city":
+        from ..data.simulated_city import SIMULATED_LAYERS
+
+        if data.layers is not None or data.smooth_layers:
+            raise ValueError("`layers` and `smooth_layers` are for files: the simulated city has its own layers.")
+        return list(SIMULATED_LAYERS)
+    if not data.layers:
+        raise ValueError("`layers` must declare the context layers of the dataset; it is empty.")
+    ContextProcessor(layers=data.layers)  # refuses a wrong schema before any file is read
+    return list(data.layers)
+
+
+def _unique_contexts(areas: list[TrafficArea]) -> list[dict]:
+    return list({id(area.context): area.context for area in areas}.values())
+
+
+def _load_pipeline(arguments: Arguments):
+    """The pipeline to start from, if any; its parts cannot be changed by arguments."""
+    name = arguments.model.pretrained_pipeline
+    if name is None:
+        return None
+    if (arguments.hierarchy, arguments.scheduler) != (
+        HierarchyArguments(),
+        SchedulerArguments(),
+    ) or arguments.model.unet:
+        raise ValueError("With `pretrained_pipeline`, hierarchy, scheduler and unet come from it: do not give them.")
+    from ..pipelines import ZoomDiffPipeline
+
+    return ZoomDiffPipeline.from_pretrained(name)
+
+
+def _flat(values: dict, prefix: str = "") -> dict[str, float]:
+    flat = {}
+    for key, value in values.items():
+        flat.update(_flat(value, f"{prefix}{key}/") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat

@@ -1,0 +1,205 @@
+# Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
+import numpy as np
+import pytest
+import torch
+import xarray
+
+from zoomdiff_diffusers.data.datasets import (
+    TrafficWindows,
+    array_file_areas,
+    load_areas,
+    make_area,
+    parquet_areas,
+    select_region,
+    simulated_areas,
+    smooth_context,
+    smoothed_layers,
+)
+from zoomdiff_diffusers.processors import ContextProcessor
+from zoomdiff_diffusers.training.arguments import DataArguments
+
+
+HOURS, HEIGHT, WIDTH = 160, 7, 9
+LAYERS = [
+    {"name": "place", "kind": "continuous", "channels": ["row", "column"]},
+    {"name": "people", "kind": "temporal", "channels": ["people"]},
+]
+
+
+def coordinate_area(start_hour=5):
+    """An area whose every value tells where and when it is: traffic = hour + row / 10 + column / 100."""
+    hours, rows, columns = np.meshgrid(*map(np.arange, (HOURS, HEIGHT, WIDTH)), indexing="ij")
+    traffic = hours + rows / 10 + columns / 100
+    context = {"place": np.stack([rows[0], columns[0]]).astype(float), "people": traffic}
+    return make_area("coordinates", traffic, context, valid=(rows + hours) % 3 > 0, start_hour=start_hour)
+
+
+@pytest.fixture
+def arrays():
+    random = np.random.default_rng(0)
+    valid = random.random((3, 24)) > 0.2
+    traffic = random.gamma(1.0, 2.0, (3, 24, 4, 6)).astype(np.float32)
+    users = random.gamma(1.0, 2.0, (3, 24, 4, 6)).astype(np.float32)
+    return {"traffic": traffic, "users": users, "poi": random.poisson(1.0, (3, 2, 4, 6)), "valid": valid}
+
+
+@pytest.mark.parametrize("size, alignment", [((48, 4, 4), 1), ((72, 3, 5), 2)])
+def test_training_windows_keep_traffic_context_mask_and_hour_together(size, alignment):
+    processor = ContextProcessor(layers=LAYERS)  # not fitted: values up to 10 pass unchanged
+    windows = TrafficWindows([coordinate_area()], processor, size, alignment=alignment, seed=3)
+    first_cells, orientations = set(), set()
+    for number in range(150):
+        window = windows.draw(number)
+        assert window["traffic"].shape == (1, *size) and window["mask"].shape == size
+        rows, columns = window["static"].round()
+        hours = (window["hour_of_week"] - 5) % 168 + torch.arange(size[0])
+        assert hours[0] % 24 == 0 and hours[-1] < HOURS
+        expected = hours[:, None, None] + rows / 10 + columns / 100
+        valid = (rows + hours[:, None, None]) % 3 > 0
+        assert torch.allclose(window["traffic"][0], torch.where(valid, expected, 0), atol=1e-4)
+        assert torch.allclose(window["temporal"][0], expected.clamp(max=10), atol=1e-4)
+        assert torch.equal(window["mask"], valid)
+        first_cells.add((int(rows.min()), int(columns.min())))
+        step_down, step_right = rows[1, 0] - rows[0, 0], columns[0, 1] - columns[0, 0]
+        orientations.add((int(step_down), int(step_right), int(rows[0, 1] - rows[0, 0])))
+    assert all(row % alignment == column % alignment == 0 for row, column in first_cells)
+    places = ((HEIGHT - size[1]) // alignment + 1) * ((WIDTH - size[2]) // alignment + 1)
+    assert len(first_cells) == places
+    assert len(orientations) == (6 if size[1] == size[2] else 4)  # transposes only where they fit
+
+
+def test_windows_are_a_pure_function_of_seed_and_number_and_cover_all_areas():
+    areas = [coordinate_area(), *(make_area(str(n), np.full((48, 4, 4), n), {}) for n in range(1, 5))]
+    processor = ContextProcessor(layers=LAYERS)
+    areas = [areas[0], *(make_area(a.name, a.traffic, {"place": np.zeros((2, 4, 4))}) for a in areas[1:])]
+    one, other = (TrafficWindows(areas, processor, (48, 4, 4), seed=7) for _ in range(2))
+    epoch = len(one.epoch)
+    assert epoch == round(HOURS * HEIGHT * WIDTH / (48 * 16)) + 4
+    constants = [one.draw(number)["traffic"] for number in range(epoch)]
+    assert sorted(int(x.max()) for x in constants if x.std() == 0) == [1, 2, 3, 4]  # each small area exactly once
+    for number in (epoch + 3, 0, 5):  # any order of asking
+        assert all(torch.equal(value, other.draw(number)[key]) for key, value in one.draw(number).items())
+    following = [one.draw(epoch + number)["traffic"] for number in range(epoch)]
+    assert not all(torch.equal(first, second) for first, second in zip(constants, following))
+
+
+def test_validation_windows_tile_the_area_unchanged():
+    area = coordinate_area()
+    windows = TrafficWindows([area], ContextProcessor(layers=LAYERS), (80, 3, 4))
+    assert len(windows) == 2 * 2 * 2
+    total = sum(windows[index]["traffic"].double().sum() for index in range(len(windows)))
+    assert total.item() == pytest.approx(area.traffic[..., :6, :8].astype(float).sum(), rel=1e-6)
+    assert {int(windows[index]["hour_of_week"]) for index in range(8)} == {5, 85}
+
+
+def test_npz_netcdf_and_parquet_give_the_same_areas(arrays, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    np.savez(tmp_path / "data.npz", **arrays)
+    dims = {"traffic": "nthw", "users": "nthw", "poi": "nchw", "valid": "nt"}
+    source = {name: (list(dims[name]), values) for name, values in arrays.items()}
+    xarray.Dataset(source).to_netcdf(tmp_path / "data.nc", engine="netcdf4")
+    rows = [{name: values[index].tolist() for name, values in arrays.items()} for index in range(3)]
+    (tmp_path / "parquet").mkdir()
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "parquet" / "train.parquet")
+    data = DataArguments(traffic_variables=["traffic", "users"], start_hour=24)
+    for dataset in ("data.npz", "data.nc", "parquet"):
+        data.dataset = str(tmp_path / dataset)
+        areas = load_areas(data, ["poi"], "train")
+        assert [area.start_hour for area in areas] == [24] * 3
+        for index, area in enumerate(areas):
+            valid = np.broadcast_to(arrays["valid"][index][:, None, None], (24, 4, 6))
+            assert (area.valid == valid).all()
+            for channel, name in enumerate(("traffic", "users")):
+                assert np.array_equal(area.traffic[channel], np.where(valid, arrays[name][index], 0))
+            assert np.array_equal(area.context["poi"], arrays["poi"][index])
+
+
+def test_one_area_and_stacked_channels(arrays, tmp_path):
+    np.savez(tmp_path / "one.npz", traffic=arrays["traffic"][0], poi=arrays["poi"][0])
+    (area,) = array_file_areas(tmp_path / "one.npz", ["traffic"], ["poi"], "valid", 0)
+    assert area.valid is None and np.array_equal(area.traffic[0], arrays["traffic"][0])
+    np.savez(tmp_path / "many.npz", traffic=np.stack([arrays["traffic"], arrays["users"]], axis=1))
+    areas = array_file_areas(tmp_path / "many.npz", ["traffic"], [], "valid", 0)
+    assert len(areas) == 3 and np.array_equal(areas[2].traffic[1], arrays["users"][2])
+
+
+def test_regions_cut_traffic_and_context():
+    area = coordinate_area()
+    (east,) = select_region([area], {"columns": [6, 9], "rows": [1, 6]}, "train_region")
+    assert east.traffic.shape == (1, HOURS, 5, 3) and east.valid.shape == (HOURS, 5, 3)
+    assert east.context["place"][1].min() == 6 and east.context["place"][0].max() == 5
+    assert [
+        a.name for a in select_region([make_area(n, np.ones((1, 2, 2)), {}) for n in "abc"], {"areas": [2, 0]}, "x")
+    ] == [
+        "c",
+        "a",
+    ]
+    for region in ({"columns": [6, 10]}, {"areas": [1]}, {"row": [0, 1]}, {"areas": []}):
+        with pytest.raises(ValueError, match="validation_region"):
+            select_region([area], region, "validation_region")
+
+
+def test_smoothing_is_a_gaussian_of_the_stated_width():
+    schema = [
+        {"name": "poi", "kind": "count", "channels": ["shop"]},
+        {"name": "use", "kind": "categorical", "classes": ["field", "town"]},
+    ]
+    poi = np.zeros((1, 41, 31))
+    poi[0, 20, 15] = 100
+    use = np.zeros((41, 31), dtype=int)
+    use[:, 16:] = 1
+    context = smooth_context({"poi": poi, "use": use}, schema, [2.5])
+    smooth = context["poi_smooth_2.5"][0]
+    rows = np.arange(41)
+    assert smooth.sum() == pytest.approx(100, rel=1e-4)
+    assert np.sqrt((smooth.sum(1) * (rows - 20) ** 2).sum() / 100) == pytest.approx(2.5, rel=0.01)
+    assert np.allclose(context["use_smooth_2.5"].sum(0), 1, atol=1e-5)
+    layers = schema + smoothed_layers(schema, [2.5])
+    tensors = ContextProcessor(layers=layers).fit([context])(context, hours=24)
+    assert tensors.static.shape == (1, 6, 41, 31) and tensors.present.tolist() == [[1, 1, 1, 1]]
+
+
+def test_simulated_splits_share_no_city():
+    data = DataArguments(train_cities=2, validation_cities=1, city_height=16, city_width=24, city_weeks=2)
+    train, held_out = load_areas(data, [], "train"), load_areas(data, [], "validation")
+    assert len(train) == 4 and len(held_out) == 2 and train[0].traffic.shape == (1, 168, 16, 24)
+    assert train[0].context is train[1].context and not np.array_equal(train[0].traffic, train[1].traffic)
+    assert not any(np.array_equal(held_out[0].context["aoi"], area.context["aoi"]) for area in train)
+    again = simulated_areas(2, 16, 24, 2, 0, ["default"])
+    assert all(np.array_equal(a.traffic, b.traffic) for a, b in zip(train, again))
+
+
+def test_bad_data_are_refused(arrays, tmp_path):
+    good = np.ones((24, 4, 6))
+    holes = good.copy()
+    holes[3, 1, 2] = np.nan
+    assert make_area("a", holes, {}, valid=~np.isnan(holes)).traffic[0, 3, 1, 2] == 0
+    for traffic, valid, context, message in (
+        (holes, None, {}, "mark them as false in `valid`"),
+        (-good, None, {}, "must not be negative"),
+        (good[0], None, {}, r"found shape \(4, 6\)"),
+        (good, good[:5], {}, "does not fit"),
+        (good, None, {"poi": np.ones((2, 6, 4))}, "`poi` has shape"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make_area("somewhere", traffic, context, valid)
+    np.savez(tmp_path / "data.npz", **arrays)
+    for variables, layers, message in (
+        (["trafic"], [], r"\['trafic'\]; it has"),
+        (["traffic"], ["aoi"], r"\['aoi'\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            array_file_areas(tmp_path / "data.npz", variables, layers, "valid", 0)
+    with pytest.raises(ValueError, match="no file"):
+        array_file_areas(tmp_path / "missing.npz", ["traffic"], [], "valid", 0)
+    with pytest.raises(ValueError, match="smaller than a window"):
+        TrafficWindows([coordinate_area()], ContextProcessor(layers=LAYERS), (24, 8, 8))
+    with pytest.raises(ValueError, match="areas"):
+        TrafficWindows([], ContextProcessor(layers=LAYERS), (24, 8, 8))
+
+
+def test_parquet_without_a_column_is_refused(arrays, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_dict({"traffic": arrays["traffic"].tolist()}).to_parquet(tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match="no column"):
+        parquet_areas(str(tmp_path), ["traffic"], ["poi"], "valid", 0)

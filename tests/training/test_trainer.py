@@ -1,0 +1,210 @@
+# Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import zoomdiff_diffusers
+from zoomdiff_diffusers import ZoomDiffPipeline
+from zoomdiff_diffusers.data.datasets import load_areas, stack_windows
+from zoomdiff_diffusers.data.simulated_city import SimulatedCity
+from zoomdiff_diffusers.training.arguments import parse_arguments
+from zoomdiff_diffusers.training.loss import seeded_generator
+from zoomdiff_diffusers.training.trainer import Trainer
+from zoomdiff_diffusers.training.validation import VALIDATION_STREAM, sample_levels, score_levels
+
+
+ROOT = Path(__file__).parents[2]
+TINY = ["--config", str(ROOT / "configs" / "tiny.yaml")]
+SHANDONG = ROOT.parent / "shared" / "data" / "uomo_sd" / "tiles.npz"
+
+
+def trainer(*words):
+    return Trainer(parse_arguments([*TINY, *map(str, words)]))
+
+
+def launch(*words, processes=1):
+    """Runs train.py as a user does: alone, or as several gloo processes on the CPU."""
+    start = [sys.executable]
+    if processes > 1:
+        start += ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--mixed_precision", "no"]
+        start += ["--dynamo_backend", "no", "--num_processes", str(processes), "--main_process_port", "0"]
+    source = str(Path(zoomdiff_diffusers.__file__).parents[1])
+    environment = os.environ | {"PYTHONPATH": source, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    command = [*start, str(ROOT / "train.py"), *TINY, *map(str, words)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def tensors(folder):
+    files = sorted(Path(folder).rglob("*.safetensors"))
+    assert files
+    return {f"{file.relative_to(folder)}:{key}": value for file in files for key, value in load_file(file).items()}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """An uninterrupted run of the tiny configuration."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    summary = trainer("--output_dir", folder, "--checkpoints_total_limit", 3, "--validation_steps", 3).train()
+    return folder, summary
+
+
+def test_a_run_leaves_a_pipeline_logs_checkpoints_and_a_summary(finished):
+    folder, summary = finished
+    assert sorted(path.name for path in folder.glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-6"]
+    assert json.loads((folder / "training_summary.json").read_text()) == json.loads(json.dumps(summary))
+    assert summary["steps"] == 6 and [entry["step"] for entry in summary["losses"]] == [2, 3, 4, 6]
+    assert [entry["step"] for entry in summary["validations"]] == [3, 6]
+    scores = summary["validations"][-1]["scores"]
+    assert list(scores) == ["bs", "cell", "grid_100m", "grid_50m"]
+    assert all(np.isfinite(list(level.values())).all() for level in scores.values())
+    assert [entry["step"] for entry in lines(folder)] == [2, 3, 3, 4, 6, 6]
+    assert (folder / "validation-6.png").stat().st_size > 10_000
+    averaged = load_file(folder / "checkpoint-6" / "ema.safetensors")
+    saved = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
+    last = load_file(folder / "checkpoint-6" / "unet.safetensors")
+    assert all(torch.equal(value, averaged[name]) for name, value in saved.items())
+    assert any(not torch.equal(value, last[name]) for name, value in saved.items())
+    leftovers = [
+        path for path in folder.rglob("*") if "partial" in path.name or path.suffix in (".bin", ".pt", ".pkl")
+    ]
+    assert leftovers == []
+
+
+def test_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(finished, tmp_path):
+    whole, _ = finished
+    resumed = tmp_path / "resumed"
+    shutil.copytree(whole / "checkpoint-3", resumed / "checkpoint-3")
+    shutil.copy(whole / "log.jsonl", resumed)  # as left by a run that was killed after step 6
+    (resumed / ".checkpoint-6.partial").mkdir()
+    options = ["--output_dir", resumed, "--checkpoints_total_limit", 3, "--validation_steps", 3]
+    trainer(*options, "--resume_from_checkpoint", "latest").train()
+    expected, found = tensors(whole / "checkpoint-6"), tensors(resumed / "checkpoint-6")
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+    assert all(torch.equal(value, tensors(resumed / "unet")[name]) for name, value in tensors(whole / "unet").items())
+    without_time = [
+        [{k: v for k, v in line.items() if k != "seconds"} for line in lines(run)] for run in (whole, resumed)
+    ]
+    assert without_time[0] == without_time[1]
+    with pytest.raises(ValueError, match="training.seed: 0 -> 1"):
+        trainer(*options, "--resume_from_checkpoint", "latest", "--seed", 1)
+    with pytest.raises(ValueError, match="resume_from_checkpoint latest"):
+        trainer("--output_dir", whole)
+
+
+def test_two_processes_equal_one_and_accumulation_changes_nothing(finished, tmp_path):
+    whole, _ = finished
+    result = launch("--output_dir", tmp_path / "two", "--validation_areas", 0, processes=2)
+    assert result.returncode == 0, result.stderr
+    trainer("--output_dir", tmp_path / "parts", "--gradient_accumulation_steps", 2, "--validation_areas", 0).train()
+    expected = load_file(whole / "unet" / "diffusion_pytorch_model.safetensors")
+    for run in ("two", "parts"):
+        found = load_file(tmp_path / run / "unet" / "diffusion_pytorch_model.safetensors")
+        assert max((value - found[name]).abs().max().item() for name, value in expected.items()) < 1e-5
+        losses = [line["loss"] for line in lines(tmp_path / run)]
+        assert losses == pytest.approx([line["loss"] for line in lines(whole) if "loss" in line], rel=1e-5)
+
+
+def test_train_save_load_generate_refine(tmp_path):
+    folder = tmp_path / "run"
+    words = ["--mixed_precision", "bf16", "--tensorboard", "true", "--max_train_steps", "2", "--crop_hours", "168"]
+    result = launch("--output_dir", folder, *words)
+    assert result.returncode == 0, result.stderr
+    assert list(folder.rglob("events.out.tfevents*"))
+    pipe = ZoomDiffPipeline.from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    context = SimulatedCity(16, 8, seed=5).context
+    generator = torch.Generator().manual_seed(0)
+    levels = pipe(context, num_samples_per_context=2, num_inference_steps=4, generator=generator).levels
+    assert levels["grid_50m"].shape[-3:] == (168, 16, 8) and (levels["grid_50m"] >= 0).all()
+    refined = pipe.refine(levels["bs"], "bs", context, num_inference_steps=3, generator=generator).levels
+    sums = [level.astype(np.float64).mean((-3, -2, -1)) for level in refined.values()]
+    assert all(np.allclose(total, sums[0], rtol=1e-5) for total in sums)
+    further = trainer("--output_dir", tmp_path / "further", "--unet", "{}", "--pretrained_pipeline", folder)
+    assert further._statistics()["data_std"] == pipe.scheduler.config.data_std
+    started = further.unet.state_dict()
+    assert all(torch.equal(value, started[name]) for name, value in pipe.unet.state_dict().items())
+    with pytest.raises(ValueError, match="come from it"):
+        trainer("--output_dir", tmp_path / "further", "--pretrained_pipeline", folder)
+    again = launch("--output_dir", folder, "--learning_rat", "3")
+    assert (
+        again.returncode != 0 and "Did you mean `learning_rate`?" in again.stderr and "Traceback" not in again.stderr
+    )
+
+
+def test_validation_samples_what_the_pipeline_samples_and_scores_the_measured_part(tmp_path):
+    run = trainer("--output_dir", tmp_path, "--crop_hours", "168")
+    for parameter in run.unet.parameters():
+        torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(0))
+    windows = stack_windows(run.held_out[index] for index in range(2))
+    levels = sample_levels(run.loss, windows, num_samples=3, num_inference_steps=4, seed=9)
+    area = load_areas(run.arguments.data, [], "validation")[0]
+    contexts = [
+        {name: values[..., :8, column : column + 8] for name, values in area.context.items()} for column in (0, 8)
+    ]
+    generators = [seeded_generator(9, VALIDATION_STREAM, index) for index in range(6)]
+    pipe = run.pipeline()
+    pipe.set_progress_bar_config(disable=True)
+    output = pipe(contexts, num_samples_per_context=3, num_inference_steps=4, generator=generators, output_type="pt")
+    for ours, theirs in zip(levels, output.levels.values()):
+        theirs = torch.as_tensor(theirs).reshape(2, 3, *ours.shape[2:]).transpose(0, 1)
+        assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+    mask = torch.rand(2, 168, 8, 8, generator=torch.Generator().manual_seed(1)) > 0.5
+    masked = {**windows, "mask": mask, "traffic": torch.where(mask[:, None], windows["traffic"], 0.0)}
+    scores = score_levels(levels, masked, run.loss)
+    error = (levels[-1].double().mean(0) - windows["traffic"]).abs()[mask[:, None]].mean().item()
+    assert scores["grid_50m"]["mae_of_mean"] == pytest.approx(error, rel=1e-5)
+
+
+def test_a_time_budget_ends_the_run_and_training_learns(tmp_path):
+    run = trainer("--output_dir", tmp_path / "budget", "--max_train_seconds", "0.001", "--validation_areas", "0")
+    assert run.train()["steps"] == 1
+    words = ["--max_train_steps", 60, "--validation_areas", 0, "--learning_rate", 0.003, "--checkpointing_steps", 100]
+    losses = [entry["loss"] for entry in trainer("--output_dir", tmp_path / "long", *words).train()["losses"]]
+    assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:5])
+    assert list((tmp_path / "long").glob("checkpoint-*")) == []
+
+
+def test_mistakes_are_refused_before_training(tmp_path):
+    for words, message in (
+        (["--batch_size", 5, "--gradient_accumulation_steps", 2], "`batch_size` must be a multiple"),
+        (["--crop_hours", 50], "`time` must be a multiple of 24"),
+        (
+            ["--dataset", tmp_path / "none.npz", "--layers", '[{"name": "a", "kind": "count", "channels": ["b"]}]'],
+            "no file",
+        ),
+        (["--dataset", tmp_path / "none.npz"], "`layers` must declare"),
+        (["--layers", "[]", "--smooth_layers", 2], "the simulated city has its own layers"),
+        (["--resume_from_checkpoint", "latest"], "holds no complete checkpoint"),
+        (["--stage_items", 4, 4], "`stage_items`"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            trainer("--output_dir", tmp_path / "run", *words)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(not SHANDONG.exists(), reason=f"needs the measured Shandong tiles at {SHANDONG}")
+def test_two_channels_with_missing_hours(tmp_path):
+    words = ["--config", ROOT / "configs" / "shandong.yaml", "--dataset", SHANDONG, "--output_dir", tmp_path / "sd"]
+    words += ["--unet", '{"block_channels": [8, 8], "layers_per_block": [1, 1], "embedding_dim": 16}']
+    words += ["--max_train_steps", 2, "--batch_size", 4, "--validation_samples", 2, "--validation_inference_steps", 4]
+    summary = Trainer(parse_arguments([str(word) for word in words])).train()
+    assert list(summary["validations"][-1]["scores"])[:2] == ["area/traffic", "area/users"]
+    pipe = ZoomDiffPipeline.from_pretrained(tmp_path / "sd")
+    assert pipe.hierarchy.names == ["area", "cell", "grid_2h", "grid_1h"]
+    assert pipe.traffic_processor.channels == ["traffic", "users"]
+    context = {"poi": np.load(SHANDONG)["poi"][30]}
+    finest = pipe(context, num_inference_steps=4, generator=torch.Generator().manual_seed(0)).levels["grid_1h"]
+    assert finest.shape[-4:] == (2, 168, 4, 4) and np.isfinite(finest).all()
