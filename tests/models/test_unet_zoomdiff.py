@@ -17,7 +17,13 @@ SPATIAL, TEMPORAL = [8, 4, 2, 1], [24, 4, 2, 1]
 
 def tiny_unet(**kwargs) -> ZoomDiffUNet:
     torch.manual_seed(0)
-    config = {"block_channels": [8, 12], "embedding_dim": 16, "context_dim": 8, "fusion_dim": 4, "context_layers": LAYERS}
+    config = {
+        "block_channels": [8, 12],
+        "embedding_dim": 16,
+        "context_dim": 8,
+        "fusion_dim": 4,
+        "context_layers": LAYERS,
+    }
     model = ZoomDiffUNet(**config | kwargs).eval()
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():  # zero-initialised layers would hide everything behind them
@@ -63,11 +69,19 @@ def test_base_configuration_has_about_half_a_million_parameters():
     assert 0.4e6 < ZoomDiffUNet(context_layers=LAYERS).num_parameters() < 0.7e6
 
 
-@pytest.mark.parametrize("time, space, shape", [(3, 2, (2, 2, 6, 4, 10)), (1, 1, (1, 3, 5, 3, 7)), (5, 3, (1, 1, 15, 9, 3))])
+@pytest.mark.parametrize(
+    "time, space, shape", [(3, 2, (2, 2, 6, 4, 10)), (1, 1, (1, 3, 5, 3, 7)), (5, 3, (1, 1, 15, 9, 3))]
+)
 def test_patchify_round_trip(time, space, shape):
     values = torch.randn(shape)
     tokens = patchify(values, time, space)
-    assert tokens.shape == (shape[0], shape[2] // time, shape[3] // space, shape[4] // space, shape[1] * time * space**2)
+    assert tokens.shape == (
+        shape[0],
+        shape[2] // time,
+        shape[3] // space,
+        shape[4] // space,
+        shape[1] * time * space**2,
+    )
     assert torch.equal(unpatchify(tokens, shape[1], time, space), values)
     first = values[0, :, :time, :space, :space]
     assert torch.equal(tokens[0, 0, 0, 0], first.flatten())
@@ -113,7 +127,9 @@ def test_every_input_matters(change):
     before = run(model, stage)
     forward = stage["forward"]
     if change == "context":
-        stage["context"] = ContextTensors(stage["context"].static + 1, stage["context"].temporal, stage["context"].present)
+        stage["context"] = ContextTensors(
+            stage["context"].static + 1, stage["context"].temporal, stage["context"].present
+        )
     elif change == "level":
         # The same tensor at another stage of equal shape.
         model = tiny_unet(spatial_factors=[8, 2, 2, 1], temporal_factors=[24, 2, 2, 1])

@@ -245,7 +245,6 @@ def smoothed_layers(schema: list[dict], widths: list[float]) -> list[dict]:
             "name": f"{layer['name']}_smooth_{width:g}",
             "kind": "continuous",
             "channels": layer["classes"] if layer["kind"] == "categorical" else layer["channels"],
-            "log": layer["kind"] == "count" or bool(layer.get("log", False)),
         }
         for width in widths
         for layer in static
@@ -254,7 +253,8 @@ def smoothed_layers(schema: list[dict], widths: list[float]) -> list[dict]:
 
 def smooth_context(context: dict[str, np.ndarray], schema: list[dict], widths: list[float]) -> dict[str, np.ndarray]:
     """
-    A copy of a raw context with smoothed copies of its static layers, which tell a cell about its surroundings.
+    A copy of a raw context with smoothed copies of its static layers, which tell a cell about its surroundings. Layers
+    that become logarithms do so before they are smoothed: one busy cell must not drown the others.
 
     Args:
         context (`dict[str, np.ndarray]`): Raw layers of the whole map; smooth before cutting windows.
@@ -271,6 +271,8 @@ def smooth_context(context: dict[str, np.ndarray], schema: list[dict], widths: l
         if layer["kind"] == "categorical" and values.ndim == 2:
             values = (values == np.arange(len(layer["classes"]))[:, None, None]).astype(np.float32)
         values = values[None] if values.ndim == 2 else values
+        if layer["kind"] == "count" or layer.get("log", False):
+            values = np.log1p(values)
         for width in widths:
             smoothed[f"{layer['name']}_smooth_{width:g}"] = gaussian_filter(values, (0, width, width), mode="nearest")
     return smoothed

@@ -2,7 +2,6 @@
 """Encoder of the urban environment context (UEC, Sec. IV-A of the paper)."""
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from .embeddings import patchify
@@ -46,11 +45,16 @@ class ContextEncoder(nn.Module):
 
     def _make_mapper(self, layer: dict, latent_dim: int) -> nn.Module:
         if not layer["temporal"]:
-            return nn.Sequential(nn.Linear(layer["channels"], latent_dim), nn.GELU(), nn.Linear(latent_dim, latent_dim))
+            return nn.Sequential(
+                nn.Linear(layer["channels"], latent_dim), nn.GELU(), nn.Linear(latent_dim, latent_dim)
+            )
         # Layers that vary over time are mapped patch by patch: value by value they would cost more than the denoiser.
         sizes = [layer["channels"] * time * space**2 for time, space in self.patch_sizes]
         return nn.ModuleList(
-            [nn.Sequential(nn.Linear(size, latent_dim), nn.GELU(), nn.Linear(latent_dim, latent_dim)) for size in sizes]
+            [
+                nn.Sequential(nn.Linear(size, latent_dim), nn.GELU(), nn.Linear(latent_dim, latent_dim))
+                for size in sizes
+            ]
         )
 
     def forward(

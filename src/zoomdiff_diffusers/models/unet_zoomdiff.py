@@ -52,6 +52,7 @@ class SpaceTimeBlock(nn.Module):
         nn.init.zeros_(self.modulation.bias)
 
     def forward(self, tokens: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        """Mix `tokens` (B, T, H, W, C); `embedding` (B or 1, embedding_dim) is that of step and level."""
         batch, time, height, width, dim = tokens.shape
         modulation = self.modulation(embedding)[:, None, None, None]  # (B, 1, 1, 1, 4 C)
         shift, scale, gate, gate_mlp = modulation.chunk(4, dim=-1)
@@ -190,7 +191,8 @@ class ZoomDiffUNet(ModelMixin, ConfigMixin):
         Embed the context once per stage; every step of the stage then reuses it.
 
         Args:
-            context ([`ContextTensors`]): `static` (B, Cs, H, W), `temporal` (B, Ct, T, H, W) or `None`, `present` (B, L).
+            context ([`ContextTensors`]):
+                `static` (B, Cs, H, W), `temporal` (B, Ct, T, H, W) or `None`, and `present` (B, L).
             level (`int`): Stage, 0 being the coarsest.
 
         Returns:
@@ -262,8 +264,8 @@ class ZoomDiffUNet(ModelMixin, ConfigMixin):
         _, channels, length, height, width = sample.shape
         if channels != self.config.channels or length % steps or height % cells or width % cells:
             raise ValueError(
-                f"`sample` at stage {level} must have {self.config.channels} channel(s), a number of time steps divisible by "
-                f"{steps} and sides divisible by {cells}, but its shape is {tuple(sample.shape)}."
+                f"`sample` at stage {level} must have {self.config.channels} channel(s), a number of time steps "
+                f"divisible by {steps} and sides divisible by {cells}, but its shape is {tuple(sample.shape)}."
             )
         return (2 if (steps // time) % 2 == 0 else 1), (2 if (cells // space) % 2 == 0 else 1)
 
@@ -309,8 +311,8 @@ def _patch_sizes(patch_sizes: list[list[int]] | None, units: list[tuple[int, int
     for level, ((time, space), (steps, cells)) in enumerate(zip(patch_sizes, units)):
         if steps % time or cells % space:
             raise ValueError(
-                f"`patch_sizes[{level}]` must divide the {steps} time steps and {cells} cells that stage {level} has in "
-                f"a coarsest unit, but is {[time, space]}."
+                f"`patch_sizes[{level}]` must divide the {steps} time steps and {cells} cells that stage {level} has "
+                f"in a coarsest unit, but is {[time, space]}."
             )
     return [list(size) for size in patch_sizes]
 
