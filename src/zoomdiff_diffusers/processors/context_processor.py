@@ -13,8 +13,6 @@ from ..configuration import ConfigurableComponent, as_json
 
 
 KINDS = ("categorical", "count", "continuous", "temporal")
-# Standardised values beyond this many standard deviations are cut: rare points of interest would reach hundreds.
-LARGEST_DEVIATION = 10.0
 
 
 @dataclass
@@ -66,12 +64,16 @@ class ContextProcessor(ConfigurableComponent):
             - `temporal` with `channels` and optionally `log`: (n, T, H, W), or (T, H, W) for one channel.
         statistics (`dict`, *optional*): Per layer `{"mean": [...], "std": [...]}`, set by `fit`. Standardised with 0
             and 1 by default.
+        largest_deviation (`float`, defaults to 10.0):
+            Standardised values are cut at so many standard deviations: rare points of interest would reach hundreds.
     """
 
     config_name = "context_processor_config.json"
 
     @register_to_config
-    def __init__(self, layers: list[dict], statistics: dict | None = None):
+    def __init__(self, layers: list[dict], statistics: dict | None = None, largest_deviation: float = 10.0):
+        if not largest_deviation > 0:
+            raise ValueError(f"`largest_deviation` must be positive, but is {largest_deviation}.")
         for layer in layers:
             _check_layer(layer)
         names = [layer["name"] for layer in layers]
@@ -189,7 +191,8 @@ class ContextProcessor(ConfigurableComponent):
             statistics = self.config.statistics.get(layer["name"], {"mean": [0.0] * count, "std": [1.0] * count})
             mean, std = (np.reshape(statistics[key], (-1,) + (1,) * (values.ndim - 1)) for key in ("mean", "std"))
             standardised = (_transformed(layer, values) - mean) / std
-            arrays.append(standardised.clip(-LARGEST_DEVIATION, LARGEST_DEVIATION))
+            limit = self.config.largest_deviation
+            arrays.append(standardised.clip(-limit, limit))
         return arrays
 
 

@@ -87,6 +87,9 @@ class DataArguments:
         default_factory=list,
         metadata={"help": "Gaussian widths in cells; each adds a smoothed copy of every static layer."},
     )
+    largest_deviation: float = field(
+        default=10.0, metadata={"help": "Normalised context is cut at so many standard deviations."}
+    )
     traffic_variables: list[str] = field(
         default_factory=lambda: ["traffic"], metadata={"help": "Arrays or columns that hold the traffic channels."}
     )

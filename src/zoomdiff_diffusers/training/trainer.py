@@ -112,7 +112,8 @@ class Trainer:
         names = [layer["name"] for layer in layers]
         train_areas = load_areas(data, names, "train")
         held_out = load_areas(data, names, "validation") if training.validation_areas else []
-        self.context_processor = ContextProcessor(layers=layers + smoothed_layers(layers, data.smooth_layers))
+        all_layers = layers + smoothed_layers(layers, data.smooth_layers)
+        self.context_processor = ContextProcessor(all_layers, largest_deviation=data.largest_deviation)
         if source is None:
             self.context_processor.fit(_unique_contexts(train_areas))
             self.traffic_processor = fit_traffic_processor(train_areas, arguments)
