@@ -40,9 +40,7 @@ def peak_memory_gib():
 def publish(results, arguments):
     """Print the results with their circumstances as JSON, and write them to `--output`."""
     document = {
-        "arguments": {
-            name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()
-        },
+        "arguments": {name: value for name, value in vars(arguments).items() if name != "output"},
         "results": _rounded(results),
         "circumstances": {
             "zoomdiff_diffusers": version("zoomdiff_diffusers"),

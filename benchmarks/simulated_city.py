@@ -48,8 +48,11 @@ def score_against_many(samples, truths):
 def evaluate(pipe, cities, truths, arguments, steps=None):
     """Scores per level over several cities, and how long generating took."""
     started = time.perf_counter()
+    contexts = [
+        {name: layer for name, layer in city.context.items() if name not in arguments.without} for city in cities
+    ]
     levels = pipe(
-        [city.context for city in cities],
+        contexts,
         num_samples_per_context=arguments.samples,
         num_inference_steps=steps,
         generator=torch.Generator().manual_seed(arguments.seed),
@@ -94,6 +97,7 @@ def main():
     parser.add_argument("--culture", default="default", help="culture of the cities (default: default)")
     parser.add_argument("--samples", type=int, default=16, help="size of the ensemble (default: 16)")
     parser.add_argument("--truths", type=int, default=16, help="weeks to score against (default: 16)")
+    parser.add_argument("--without", nargs="*", default=[], help="context layers to leave out")
     parser.add_argument("--full-chain", action="store_true", help="also run every step of the trained chain with DDPM")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -45,6 +45,7 @@ def test_the_command_line_overrides_the_file_and_the_file_the_defaults(tmp_path)
         ("{}", ["stray"], "stray"),
         ("training: {batch_size: 0}", [], "`batch_size` must be positive"),
         ("training: {layer_dropout: 1.5}", [], "`layer_dropout` must lie in"),
+        ("training: {layer_dropout_of: {poi: -0.1}}", [], "`layer_dropout_of.poi` must lie in"),
         ("data: {start_hour: 168}", [], "`start_hour`"),
         ("hierarchy: {temporal_scales: [24, 1]}", [], "`spatial_scales` and `temporal_scales`"),
         ("training: {validation_samples: 1}", [], "`validation_samples`"),

@@ -94,6 +94,8 @@ def test_dropped_layers_do_not_matter():
         kept = drops._kept_layers(3, list(range(4000)), torch.ones(4000, 2))
     assert kept.mean().item() == pytest.approx(0.9 * 0.8, abs=0.02)
     assert (kept.sum(1) == 0).float().mean().item() == pytest.approx(0.1 + 0.9 * 0.04, abs=0.02)
+    kept = make_loss(layer_dropout=[0.2, 0.6])._kept_layers(3, list(range(4000)), torch.ones(4000, 2))
+    assert kept.mean(0).tolist() == pytest.approx([0.8, 0.4], abs=0.03)
 
 
 @pytest.mark.parametrize("adding", ["segmented", "continuous"])

@@ -158,6 +158,9 @@ class TrainingArguments:
         default=0.1, metadata={"help": "Largest std of the noise on the encoded coarse level that guides a stage."}
     )
     layer_dropout: float = field(default=0.1, metadata={"help": "Probability that a context layer is absent."})
+    layer_dropout_of: Any = field(
+        default=None, metadata={"help": "Another probability for some layers: {name: probability}."}
+    )
     context_dropout: float = field(
         default=0.1, metadata={"help": "Probability that all context is absent (guidance)."}
     )
@@ -211,9 +214,11 @@ class Arguments:
             for name in names:
                 if getattr(group, name) <= 0:
                     raise ValueError(f"`{name}` must be positive, got {getattr(group, name)}.")
-        for name in ("layer_dropout", "context_dropout", "ema_decay"):
-            if not 0 <= getattr(training, name) <= 1:
-                raise ValueError(f"`{name}` must lie in [0, 1], got {getattr(training, name)}.")
+        fractions = {name: getattr(training, name) for name in ("layer_dropout", "context_dropout", "ema_decay")}
+        fractions |= {f"layer_dropout_of.{name}": value for name, value in (training.layer_dropout_of or {}).items()}
+        for name, value in fractions.items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"`{name}` must lie in [0, 1], got {value}.")
         hierarchy = self.hierarchy
         if (hierarchy.spatial_scales is None) != (hierarchy.temporal_scales is None):
             raise ValueError("`spatial_scales` and `temporal_scales` go together; only one of them is given.")

@@ -70,7 +70,8 @@ class DRDMLoss(nn.Module):
         stage_weights (`list[float]`, *optional*): Weight of each stage's mean loss; ones by default.
         prior_noise (`float`, defaults to 0.1):
             Largest standard deviation of the noise on the guiding level; the actual one is uniform below it.
-        layer_dropout (`float`, defaults to 0.0): Probability that a context layer is absent for an item.
+        layer_dropout (`float` or `list[float]`, defaults to 0.0):
+            Probability that a context layer is absent for an item: of every layer, or one per layer.
         context_dropout (`float`, defaults to 0.0): Probability that all of them are.
         context_noise (`float`, defaults to 0.0):
             Standard deviation of the noise on the normalised static layers: it keeps a network that sees few places
@@ -88,7 +89,7 @@ class DRDMLoss(nn.Module):
         stage_items: list[int] | None = None,
         stage_weights: list[float] | None = None,
         prior_noise: float = 0.1,
-        layer_dropout: float = 0.0,
+        layer_dropout: float | list[float] = 0.0,
         context_dropout: float = 0.0,
         context_noise: float = 0.0,
         seed: int = 0,
@@ -204,7 +205,7 @@ class DRDMLoss(nn.Module):
         kept = []
         for index in indices:
             draws = torch.rand(like.shape[1] + 1, generator=seeded_generator(self.seed, DROP_STREAM, step, index))
-            kept.append((draws[1:] >= self.layer_dropout) & (draws[0] >= self.context_dropout))
+            kept.append((draws[1:] >= torch.as_tensor(self.layer_dropout)) & (draws[0] >= self.context_dropout))
         return torch.stack(kept).to(like)
 
     @torch.no_grad()

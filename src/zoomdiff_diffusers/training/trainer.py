@@ -144,7 +144,7 @@ class Trainer:
             stage_items=training.stage_items,
             stage_weights=training.stage_weights,
             prior_noise=training.prior_noise,
-            layer_dropout=training.layer_dropout,
+            layer_dropout=self._layer_dropout(),
             context_dropout=training.context_dropout,
             context_noise=training.context_noise,
             seed=training.seed,
@@ -153,6 +153,15 @@ class Trainer:
             sample = stack_windows(self.windows.draw(number) for number in range(STATISTICS_WINDOWS))
             std = self.loss.measure_data_std(sample)
             self.loss.scheduler = DRDMScheduler.from_config(scheduler.config, data_std=std)
+
+    def _layer_dropout(self) -> list[float]:
+        """The probability of every layer, in the order of the schema."""
+        training = self.arguments.training
+        special = training.layer_dropout_of or {}
+        names = [layer["name"] for layer in self.context_processor.layers]
+        if unknown := set(special) - set(names):
+            raise ValueError(f"`layer_dropout_of` names {sorted(unknown)}, but the context layers are {names}.")
+        return [special.get(name, training.layer_dropout) for name in names]
 
     def _build_unet(self, scheduler: DRDMScheduler) -> ZoomDiffUNet:
         factors = [scheduler.state_factors(stage) for stage in range(len(self.hierarchy))]
