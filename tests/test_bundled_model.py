@@ -32,8 +32,10 @@ def test_folder_is_small_and_says_how_it_was_made():
     assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) <= 4 * 2**20
     summary = json.loads((FOLDER / "training_summary.json").read_text(encoding="utf-8"))
     card = (FOLDER / "README.md").read_text(encoding="utf-8")
-    assert summary["seed"] == summary["config"]["training"]["seed"] == 0
-    assert f"{summary['steps']:,} steps" in card and "train.py --config configs/simulated_city.yaml" in card
+    for run in summary["runs"]:
+        assert run["seed"] == run["config"]["training"]["seed"]
+        assert f"{run['steps']:,} steps with seed {run['seed']}" in card
+    assert "train.py --config configs/simulated_city.yaml" in card
 
 
 def test_forecast_is_near_the_best_possible_at_every_level(pipe, city):
