@@ -77,14 +77,17 @@ def test_noise_levels_have_their_closed_forms(intensity):
 
 @pytest.mark.parametrize("noise_shape", ["linear", "cosine", "quadratic"])
 @pytest.mark.parametrize("num_train_timesteps", [60, 1000, 20000])
-def test_log_snr_grid_is_even_in_the_log_snr(noise_shape, num_train_timesteps):
-    limits = {"min_alpha_bar": 0.0067, "max_alpha_bar": 0.999}
+@pytest.mark.parametrize("power", [1.0, 0.8])
+def test_log_snr_grid_is_that_power_of_an_even_grid(noise_shape, num_train_timesteps, power):
+    limits = {"min_alpha_bar": 0.0067, "max_alpha_bar": 0.999, "log_snr_power": power}
     scheduler = DRDMScheduler(num_train_timesteps=num_train_timesteps, noise_shape=noise_shape, **limits)
     scheduler.set_timesteps([3, 4, 5, 6])
     for stage in range(4):
         signal, noise = scheduler.signal_and_noise(scheduler.stage_timesteps(stage))
         log_snr = (signal / noise).log()
-        assert torch.allclose(log_snr.diff(), log_snr.diff().mean(), rtol=0.05)
+        share = (log_snr - log_snr[0]) / (log_snr[-1] - log_snr[0])
+        expected = torch.linspace(0, 1, len(share), dtype=torch.float64) ** power
+        torch.testing.assert_close(share, expected, rtol=0.05, atol=1e-6)
         torch.testing.assert_close(signal[[0, -1]] ** 2, torch.tensor([0.0067, 0.999]).double(), rtol=1e-3, atol=0)
 
 
