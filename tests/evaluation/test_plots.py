@@ -3,7 +3,15 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from zoomdiff_diffusers.evaluation.plots import plot_zoom, save_figure
+from zoomdiff_diffusers.evaluation.plots import (
+    plot_calibration,
+    plot_decomposition,
+    plot_levels,
+    plot_series,
+    plot_similarity,
+    plot_zoom,
+    save_figure,
+)
 from zoomdiff_diffusers.hierarchy import Hierarchy
 
 
@@ -53,3 +61,77 @@ def test_levels_need_their_four_axes(levels):
         plot_zoom({"bs": levels["bs"][0]}, Hierarchy())
     with pytest.raises(ValueError, match="`units`"):
         plot_zoom(levels, Hierarchy(), units="total")
+
+
+@pytest.fixture
+def truth(levels):
+    return {name: values[0].copy() for name, values in levels.items()}
+
+
+def test_rows_of_maps_are_truth_sample_mean_and_spread(levels, truth, tmp_path):
+    truth["grid_50m"][:, 0, 0] = np.nan
+    generated = {name: values[1:] for name, values in levels.items()}
+    figure = plot_levels(generated, truth, Hierarchy(), start="2026-03-04", unit="MB")
+    save_figure(figure, tmp_path / "maps.png", dpi=30)
+    shown = images(figure)
+    assert len(shown) == 16
+    hours = {"bs": 1, "cell": 7, "grid_100m": 15, "grid_50m": 30}
+    for column, (name, hour) in enumerate(hours.items()):
+        members = generated[name][:, hour]
+        rows = (truth[name][hour], members[0], members.mean(axis=0), members.std(axis=0, ddof=1))
+        for row, expected in enumerate(rows):
+            found = np.ma.filled(shown[4 * row + column].get_array(), np.nan)
+            np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert len({image.norm.vmax for image in shown[:12]}) == 1
+    assert images(plot_levels({n: v[:1] for n, v in generated.items()}, truth, Hierarchy()))[8:] == []
+
+
+@pytest.mark.parametrize("start", ["2026-03-04", None])
+def test_series_show_the_unit_around_a_place_at_every_level(levels, truth, start, tmp_path):
+    generated = {name: values[1:] for name, values in levels.items()}
+    figure = plot_series(generated, truth, Hierarchy(), {"here": (9, 20), "there": (0, 0)}, start=start)
+    save_figure(figure, tmp_path / "series.png", dpi=30)
+    lines = [line for axes in figure.axes for line in axes.lines if line.get_label() == "truth"]
+    assert len(lines) == 8
+    np.testing.assert_array_equal(lines[2].get_ydata()[:-1], truth["cell"][:, 2, 5])
+    means = [line for axes in figure.axes for line in axes.lines if line.get_label() == "mean of the samples"]
+    np.testing.assert_allclose(means[7].get_ydata()[:-1], generated["grid_50m"][:, :, 0, 0].mean(axis=0))
+
+
+def test_calibration_shows_ranks_and_the_share_below_each_quantile(tmp_path):
+    scores = {"bs": {"rank_histogram": [0.1, 0.2, 0.3, 0.4], "spread_skill": 1.0}}
+    figure = plot_calibration({**scores, "cell": {"rank_histogram": [0.25] * 4, "spread_skill": 0.7}})
+    save_figure(figure, tmp_path / "calibration.png", dpi=30)
+    assert [bar.get_height() for bar in figure.axes[0].patches] == [0.1, 0.2, 0.3, 0.4]
+    ideal, base_stations, cells = figure.axes[-1].lines
+    np.testing.assert_allclose(base_stations.get_xydata(), [[0.25, 0.1], [0.5, 0.3], [0.75, 0.6]])
+    np.testing.assert_allclose(cells.get_xdata(), cells.get_ydata())
+
+
+def test_similarity_writes_every_coefficient_but_the_undefined(tmp_path):
+    pair = {"truth": [[1.0, 0.9], [0.9, 1.0]], "generated": [[1.0, None], [None, 1.0]]}
+    figure = plot_similarity({"all": pair, "park": pair}, ["bs", "cell"])
+    save_figure(figure, tmp_path / "similarity.png", dpi=30)
+    assert len(images(figure)) == 4
+    texts = [text.get_text() for text in figure.axes[0].texts + figure.axes[2].texts]
+    assert texts == ["1.00", "0.90", "0.90", "1.00", "1.00", "–", "–", "1.00"]
+
+
+@pytest.mark.parametrize("start", ["2026-03-04", None])
+def test_decomposition_has_a_truth_and_a_generated_line_per_scale(start, tmp_path):
+    lines = {"trend": [1.0, 2.0, 3.0], "season": [0.0, 1.0, 0.0]}
+    scales = {"400 m": {"truth": lines, "generated": lines}, "50 m": {"truth": lines, "generated": lines}}
+    figure = plot_decomposition({"office": scales, "park": scales}, 1.0, start=start, unit="MB")
+    save_figure(figure, tmp_path / "decomposition.png", dpi=30)
+    assert [len(axes.lines) for axes in figure.axes] == [4] * 4
+    assert [axes.get_title() for axes in figure.axes[:2]] == ["office", "park"]
+    np.testing.assert_array_equal(figure.axes[2].lines[1].get_ydata(), lines["season"])
+
+
+def test_four_weeks_are_labelled_by_date(tmp_path):
+    finest = np.random.default_rng(0).gamma(0.5, size=(2, 28 * 24, 8, 8))
+    levels = dict(zip(Hierarchy().names, Hierarchy().pyramid(finest)))
+    figure = plot_zoom(levels, Hierarchy(), start="2026-03-02")
+    save_figure(figure, tmp_path / "zoom.png", dpi=30)
+    labels = [text.get_text() for text in figure.axes[4].get_xticklabels()]
+    assert len(labels) < 16 and "Mar" in figure.axes[4].xaxis.get_offset_text().get_text() + "".join(labels)

@@ -6,15 +6,20 @@ import uuid
 from pathlib import Path
 
 import numpy as np
-from matplotlib.colors import PowerNorm
-from matplotlib.dates import DateFormatter, DayLocator, HourLocator
+from matplotlib.colors import Normalize, PowerNorm
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, DateFormatter, DayLocator, HourLocator
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 
 COLOURS = "viridis"  # perceptually uniform, and readable with any colour vision
 LINE, BAND, MARK = "#1f3b63", "#7fa6d6", "#d1495b"
+TRUTH, UNKNOWN = "black", "0.85"
+# Okabe & Ito: distinct with any colour vision. The line styles say the same to those who print in black and white.
+LEVEL_COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"]
+LEVEL_MARKS = ["o", "s", "^", "D", "v", "P"]
 
 
 def plot_zoom(
@@ -61,7 +66,8 @@ def plot_zoom(
     norm = PowerNorm(0.5, vmin=0.0, vmax=float(np.quantile(finest[sample], 0.999)) or 1.0)
     for column, name in enumerate(names):
         level = hierarchy.levels[hierarchy.index(name)]
-        image = _draw_map(maps[column], means[name][sample], level, hierarchy, hour, place, norm)
+        image = _draw_map(maps[column], means[name][sample, hour // level.temporal_factor], level, hierarchy, norm)
+        _mark_place(maps[column], level, hierarchy, place)
         _draw_series(series[column], means[name], level, hierarchy, hour, place, sample, start)
         maps[column].set_title(_describe(level, hierarchy, hour, start), fontsize=12)
     _share_axes(maps, series, unit, channel, hierarchy)
@@ -73,6 +79,214 @@ def plot_zoom(
     figure.legend(handles, labels, loc="outside lower center", ncols=len(handles), frameon=False)
     if title:
         figure.suptitle(title, fontsize=15)
+    return figure
+
+
+def plot_levels(generated, truth, hierarchy, start=None, unit="", channel="traffic"):
+    """
+    Maps of the truth's busiest hour, a column per level: truth, one sample, and the mean and spread of the samples.
+
+    The first three rows share one colour scale; the spread has its own. Where the truth is unknown the map is grey.
+
+    Args:
+        generated (`Mapping[str, np.ndarray]`):
+            Levels by name, coarse to fine, each (sample, time, y, x): means per finest cell and time step.
+        truth (`Mapping[str, np.ndarray]`): (time, y, x), NaN where unknown.
+        hierarchy (`Hierarchy`): These levels.
+        start, unit, channel: As of [`plot_zoom`].
+
+    Returns:
+        `matplotlib.figure.Figure`.
+    """
+    finest, finest_level = truth[hierarchy.names[-1]], hierarchy.levels[-1]
+    hour = int(np.nansum(finest, axis=(1, 2)).argmax()) * finest_level.temporal_factor
+    rows = {"truth": lambda name: truth[name], "one sample": lambda name: generated[name][0]}
+    if len(generated[hierarchy.names[-1]]) > 1:
+        rows["mean of the samples"] = lambda name: generated[name].mean(axis=0)
+        rows["spread: standard\ndeviation of the samples"] = lambda name: generated[name].std(axis=0, ddof=1)
+    height, width = finest.shape[-2:]
+    map_height = 2.9 * min(height / width, 1.5)
+    figure = Figure(figsize=(3.1 * len(hierarchy) + 1.3, (map_height + 0.25) * len(rows) + 0.8), layout="constrained")
+    grid = figure.subplots(len(rows), len(hierarchy), squeeze=False)
+    brightest = float(np.nanquantile(finest[hour // finest_level.temporal_factor], 0.995)) or 1.0
+    images = {}
+    for row, (label, values_of) in enumerate(rows.items()):
+        fields = {name: values_of(name) for name in hierarchy.names}
+        shown = [fields[level.name][hour // level.temporal_factor] for level in hierarchy.levels]
+        top = brightest if not label.startswith("spread") else float(np.quantile(shown[-1], 0.995)) or 1.0
+        for axes, values, level in zip(grid[row], shown, hierarchy.levels):
+            images[label] = _draw_map(axes, values, level, hierarchy, PowerNorm(0.5, vmin=0.0, vmax=top))
+            axes.label_outer()
+            if row == 0:
+                axes.set_title(_describe(level, hierarchy, hour, start), fontsize=11)
+        grid[row][0].set_ylabel(f"{label}\nkm")
+    quantity = _quantity(unit, channel, hierarchy).replace(" per", "\nper", 1)
+    traffic_rows = [row for row, label in enumerate(rows) if not label.startswith("spread")]
+    bar = figure.colorbar(images["truth"], ax=list(grid[traffic_rows].flat), extend="max", pad=0.01, aspect=40)
+    bar.set_label(quantity)
+    if len(rows) > len(traffic_rows):
+        label = list(rows)[-1]
+        bar = figure.colorbar(images[label], ax=list(grid[-1]), extend="max", pad=0.01, aspect=13)
+        bar.set_label("spread of the\n" + quantity)
+    return figure
+
+
+def plot_series(generated, truth, hierarchy, places, start=None, unit="", channel="traffic"):
+    """
+    The series at some places, a row per level: truth, mean of the samples, and the band of 80 % of the samples.
+
+    Args:
+        generated, truth, hierarchy, start, unit, channel: As of [`plot_levels`].
+        places (`Mapping[str, tuple[int, int]]`): Row and column of finest cells by title, a column each.
+
+    Returns:
+        `matplotlib.figure.Figure`.
+    """
+    figure = Figure(figsize=(6.6 * len(places) + 0.6, 1.9 * len(hierarchy) + 0.8), layout="constrained")
+    grid = figure.subplots(len(hierarchy), len(places), squeeze=False)
+    for row, level in zip(grid, hierarchy.levels):
+        for axes, place in zip(row, places.values()):
+            here = tuple(index // level.spatial_factor for index in place)
+            samples, observed = generated[level.name][:, :, *here], truth[level.name][:, *here]
+            edges = _edges(len(observed), level.temporal_factor * hierarchy.config.time_step, start)
+            low, high = np.quantile(samples, [0.1, 0.9], axis=0)
+            low, high, mean, observed = (np.append(line, line[-1]) for line in (low, high, samples.mean(0), observed))
+            steps = {"drawstyle": "steps-post"}
+            if len(samples) > 1:
+                axes.fill_between(
+                    edges, low, high, step="post", color=BAND, alpha=0.6, linewidth=0, label="80 % of the samples"
+                )
+            axes.plot(edges, mean, color=LEVEL_COLOURS[0], linewidth=1.2, label="mean of the samples", **steps)
+            axes.plot(edges, observed, color=TRUTH, linewidth=0.9, label="truth", **steps)
+            axes.set_ylim(bottom=0)
+            _style(axes)
+            _label_time(axes, edges, start)
+            if level is not hierarchy.levels[-1]:
+                axes.tick_params(axis="x", which="both", labelbottom=False)
+                axes.set_xlabel("")
+        metres, hours = level.spatial_factor * hierarchy.config.cell_size, level.temporal_factor
+        row[0].set_ylabel(f"{level.name}\n{metres:g} m, {hours * hierarchy.config.time_step:g} h")
+    for axes, title in zip(grid[0], places):
+        axes.set_title(title, fontsize=11)
+    figure.supylabel(_quantity(unit, channel, hierarchy), fontsize=11)
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=len(handles), frameon=False)
+    return figure
+
+
+def plot_calibration(scores):
+    """
+    Rank histogram of every level, and how reliable the quantiles of the ensemble are.
+
+    The i-th of n ordered samples is its quantile i / (n + 1), so the share of the truth below it is the cumulative
+    rank histogram; no interpolation between the samples is needed.
+
+    Args:
+        scores (`Mapping[str, dict]`): By level, with `rank_histogram` and `spread_skill`.
+
+    Returns:
+        `matplotlib.figure.Figure`.
+    """
+    figure = Figure(figsize=(2.3 * len(scores) + 4.2, 3.6), layout="constrained")
+    *bars, reliability = figure.subplots(1, len(scores) + 1, width_ratios=[2.2] * len(scores) + [3.6])
+    top = max(max(level["rank_histogram"]) for level in scores.values())
+    reliability.plot([0, 1], [0, 1], color="0.5", linewidth=1.0, linestyle="--", label="ideal")
+    for index, (axes, (name, level)) in enumerate(zip(bars, scores.items())):
+        colour, mark = LEVEL_COLOURS[index % len(LEVEL_COLOURS)], LEVEL_MARKS[index % len(LEVEL_MARKS)]
+        frequencies = np.asarray(level["rank_histogram"])
+        axes.bar(np.arange(1, len(frequencies) + 1), frequencies, width=0.9, color=colour)
+        axes.axhline(1 / len(frequencies), color="0.35", linewidth=1.0, linestyle="--")
+        axes.set_ylim(0, 1.08 * top)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.set_title(f"{name}\nspread/skill {level['spread_skill']:.2f}", fontsize=11)
+        axes.set_xlabel("rank of the truth")
+        _style(axes)
+        axes.label_outer()
+        nominal = np.arange(1, len(frequencies)) / len(frequencies)
+        reliability.plot(nominal, frequencies.cumsum()[:-1], color=colour, marker=mark, linewidth=1.3, label=name)
+    bars[0].set_ylabel("share of the hours and places")
+    reliability.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", title="reliability of the quantiles")
+    reliability.set(xlabel="quantile of the samples", ylabel="share of the truth below it")
+    reliability.legend(frameon=False, loc="upper left", fontsize=9)
+    return figure
+
+
+def plot_similarity(matrices, names):
+    """
+    RV coefficients between levels as heat maps, a column per type of area, truth above what was generated.
+
+    Args:
+        matrices (`Mapping[str, dict]`): By type, `{"truth": (K, K), "generated": (K, K)}`; `None` where undefined.
+        names (`list[str]`): Names of the K levels.
+
+    Returns:
+        `matplotlib.figure.Figure`.
+    """
+    matrices = {
+        title: {kind: np.array(matrix, dtype=float) for kind, matrix in pair.items()}
+        for title, pair in matrices.items()
+    }
+    lowest = min(np.nanmin(matrix, initial=0.95) for pair in matrices.values() for matrix in pair.values())
+    norm = Normalize(np.floor(lowest * 20) / 20, 1.0)
+    figure = Figure(figsize=(2.5 * len(matrices) + 2.0, 5.6), layout="constrained")
+    grid = figure.subplots(2, len(matrices), squeeze=False)
+    for column, (title, pair) in zip(grid.T, matrices.items()):
+        for axes, matrix in zip(column, (pair["truth"], pair["generated"])):
+            image = axes.imshow(matrix, cmap=COLOURS, norm=norm)
+            axes.set_facecolor(UNKNOWN)
+            for (row, other), value in np.ndenumerate(matrix):
+                colour = "white" if norm(value) < 0.6 else "black"
+                text = f"{value:.2f}" if np.isfinite(value) else "–"
+                axes.text(other, row, text, ha="center", va="center", color=colour, fontsize=9)
+            axes.set_xticks(range(len(names)), names, rotation=40, ha="right")
+            axes.set_yticks(range(len(names)), names)
+            axes.label_outer()
+        column[0].set_title(title, fontsize=11)
+    for axes, label in zip(grid[:, 0], ("truth", "generated")):
+        axes.set_ylabel(label, fontsize=11)
+    figure.colorbar(image, ax=list(grid.flat), label="RV coefficient", pad=0.01, aspect=30)
+    return figure
+
+
+def plot_decomposition(decomposition, time_step, start=None, unit="", channel="traffic", per=""):
+    """
+    Trend and season of the mean traffic by type of area, a column per type and a line per spatial scale.
+
+    Args:
+        decomposition (`Mapping[str, dict]`): By type and scale, as [`decomposition_by_type`] gives it.
+        time_step (`float`): Hours between two values.
+        start, unit, channel: As of [`plot_zoom`].
+        per (`str`): What the traffic is counted per, for the label.
+
+    Returns:
+        `matplotlib.figure.Figure`.
+    """
+    figure = Figure(figsize=(max(4.3 * len(decomposition) + 0.8, 8.0), 5.8), layout="constrained")
+    grid = figure.subplots(2, len(decomposition), squeeze=False)
+    scales = list(dict.fromkeys(scale for lines in decomposition.values() for scale in lines))
+    colours = dict(zip(scales, LEVEL_COLOURS))
+    for column, (title, lines) in zip(grid.T, decomposition.items()):
+        for axes, part in zip(column, ("trend", "season")):
+            for scale, pair in lines.items():
+                edges = _edges(len(pair["truth"][part]), time_step, start)
+                axes.plot(edges[:-1], pair["truth"][part], color=colours[scale], linewidth=1.6)
+                axes.plot(
+                    edges[:-1], pair["generated"][part], color=colours[scale], linewidth=1.2, linestyle=(0, (3, 1.5))
+                )
+            _style(axes)
+            _label_time(axes, edges, start)
+        column[0].tick_params(axis="x", which="both", labelbottom=False)
+        column[0].set_xlabel("")
+        column[0].set_title(title, fontsize=11)
+    for axes, part in zip(grid[:, 0], ("trend", "season")):
+        axes.set_ylabel(part, fontsize=11)
+    handles = [Line2D([], [], color=colours[scale], linewidth=2, label=scale) for scale in scales]
+    handles += [
+        Line2D([], [], color="0.3", label="truth"),
+        Line2D([], [], color="0.3", linestyle=(0, (3, 1.5)), label="mean of the samples"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    figure.supylabel(f"{channel} ({unit}){per}" if unit else channel + per, fontsize=11)
     return figure
 
 
@@ -113,22 +327,19 @@ def _busy_place(coarse, coarse_level, finest, finest_level):
             int(column * coarse_level.spatial_factor + inner_column * factor))  # fmt: skip
 
 
-def _draw_map(axes, values, level, hierarchy, hour, place, norm):
-    height, width = (size * level.spatial_factor * hierarchy.config.cell_size / 1000 for size in values.shape[-2:])
-    image = axes.imshow(
-        values[hour // level.temporal_factor],
-        norm=norm,
-        cmap=COLOURS,
-        origin="lower",
-        extent=(0, width, 0, height),
-        interpolation="nearest",
-    )
+def _draw_map(axes, values, level, hierarchy, norm):
+    height, width = (size * level.spatial_factor * hierarchy.config.cell_size / 1000 for size in values.shape)
+    axes.set_facecolor(UNKNOWN)
+    axes.set_xlabel("km")
+    extent = (0, width, 0, height)
+    return axes.imshow(values, norm=norm, cmap=COLOURS, origin="lower", extent=extent, interpolation="nearest")
+
+
+def _mark_place(axes, level, hierarchy, place):
     size = level.spatial_factor * hierarchy.config.cell_size / 1000
     corner = [index // level.spatial_factor * size for index in place]
     axes.add_patch(Rectangle(corner[::-1], size, size, fill=False, edgecolor="white", linewidth=3.0))
     axes.add_patch(Rectangle(corner[::-1], size, size, fill=False, edgecolor=MARK, linewidth=1.6))
-    axes.set_xlabel("km")
-    return image
 
 
 def _draw_series(axes, values, level, hierarchy, hour, place, sample, start):
@@ -142,10 +353,24 @@ def _draw_series(axes, values, level, hierarchy, hour, place, sample, start):
     axes.plot(edges, closed[2], drawstyle="steps-post", color=LINE, linewidth=1.4, label="mean of the samples")
     moment = _edges(1, hour * hierarchy.config.time_step, start)[1] if hour else edges[0]
     axes.axvline(moment, color="0.35", linewidth=1.0, linestyle=":", label="hour of the maps")
+    _label_time(axes, edges, start)
+
+
+def _style(axes):
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="0.9")
+    axes.set_axisbelow(True)
+
+
+def _label_time(axes, edges, start):
     axes.set_xlim(edges[0], edges[-1])
     if start is None:
         axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
         axes.set_xlabel("day")
+    elif edges[-1] - edges[0] > np.timedelta64(10, "D"):
+        locator = AutoDateLocator()
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     else:
         axes.xaxis.set_major_locator(DayLocator())
         axes.xaxis.set_minor_locator(HourLocator(byhour=[12]))
@@ -165,8 +390,7 @@ def _share_axes(maps, series, unit, channel, hierarchy):
     top = max(axes.get_ylim()[1] for axes in series)
     for column, (map_axes, series_axes) in enumerate(zip(maps, series)):
         series_axes.set_ylim(0, top)
-        series_axes.spines[["top", "right"]].set_visible(False)
-        series_axes.grid(axis="y", color="0.9")
+        _style(series_axes)
         if column:
             map_axes.tick_params(labelleft=False)
             series_axes.tick_params(labelleft=False)

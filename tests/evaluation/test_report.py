@@ -1,0 +1,118 @@
+# Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from matplotlib.image import imread
+from support.traffic_files import write_files
+
+from zoomdiff_diffusers.evaluation.evaluate import evaluate
+from zoomdiff_diffusers.evaluation.inputs import match_truth, read_area_types, read_traffic
+from zoomdiff_diffusers.evaluation.report import findings, score_table, write_report
+
+
+class Tags(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.open = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def make_report(folder, samples, with_types, truth_levels=None):
+    write_files(folder, samples, truth_levels)
+    truth, generated = match_truth(read_traffic(folder / "truth.nc"), read_traffic(folder / "out.nc"))
+    types = read_area_types(folder / "context.nc", (16, 24)) if with_types else (None, None)
+    of_truth = {name: values[0] for name, values in truth.levels.items()}
+    result = evaluate(generated.levels, of_truth, generated.hierarchy, generated.channels, *types)
+    return result, write_report(folder / "new" / "report", result, generated, truth)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    return make_report(tmp_path_factory.mktemp("report"), samples=3, with_types=True)
+
+
+def test_the_page_needs_nothing_from_elsewhere(report):
+    _, (_, page) = report
+    html = page.read_text(encoding="utf-8")
+    assert not re.search(r"https?:|//[a-z]|@import|url\(", re.sub(r"base64,[^\"]+", "", html))
+    tags = Tags(html)
+    assert tags.open == []
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in tags.found}
+    sources = [attributes["src"] for tag, attributes in tags.found if tag == "img"]
+    assert len(sources) == 5
+    for source in sources:
+        prefix, data = source.split(",")
+        assert prefix == "data:image/png;base64"
+        assert imread(io.BytesIO(base64.b64decode(data, validate=True))).std() > 0.05
+    assert all(attributes["alt"] for tag, attributes in tags.found if tag == "img")
+
+
+def test_the_page_says_what_was_compared_and_escapes_it(report):
+    _, (_, page) = report
+    html = page.read_text(encoding="utf-8")
+    for text in ("out.nc", "truth.nc", "1.2 x 0.8 km", "3 days from 2026-03-04T00:00", "cell: 200 m, 4 h"):
+        assert text in html
+    assert "a &lt;b&gt;made-up&lt;/b&gt; model" in html
+
+
+def test_both_files_are_written_with_all_numbers(report):
+    result, (numbers, page) = report
+    assert sorted(path.name for path in page.parent.iterdir()) == ["evaluation.json", "report.html"]
+    content = json.loads(numbers.read_text(encoding="utf-8"))
+    assert content["channels"] == result["channels"]
+    assert content["generated"]["seed"] == 1 and content["truth"]["file"].endswith("truth.nc")
+    html = page.read_text(encoding="utf-8")
+    for row in score_table(result, "traffic"):
+        assert (
+            f"<th>{row['name']}</th><td>{row['unit']}</td>" + "".join(f"<td>{value}</td>" for value in row["values"])
+            in html
+        )
+
+
+def test_a_single_sample_without_types_has_no_calibration(tmp_path):
+    result, (_, page) = make_report(tmp_path, samples=1, with_types=False, truth_levels=["bs", "cell"])
+    html = page.read_text(encoding="utf-8")
+    assert "Calibration" not in html and "Trend and season" in html and "Maps per level" in html
+    assert "cell: 200 m, 4 h" in html and "grid_50m" not in html  # finer levels than the truth's cannot be judged
+    assert findings(result, "traffic")[0].startswith("Mean absolute error")
+    assert "spread/skill" not in {row["name"] for row in score_table(result, "traffic")}
+
+
+def scores(**changes):
+    level = {"crps": 0.2, "mean_ratio": 1.0, "spread_skill": 1.0, **changes}
+    levels = {"bs": None, "cell": level, "grid": {**level, "cross_level_error": 2e-7, **changes}}
+    return {"samples": 4, "channels": {"traffic": {"levels": levels}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({}, "CRPS, as a share of the mean traffic: 20 % at cell, 20 % at grid."),
+        ({}, "In all, there is as much traffic as the truth, within 1 %."),
+        ({"mean_ratio": 0.9}, "In all, there is 10 % less traffic than the truth."),
+        ({"mean_ratio": 1.25}, "In all, there is 25 % more traffic than the truth."),
+        ({"spread_skill": 0.5}, "is too narrow (overconfident) at cell (0.50), grid (0.50)."),
+        ({"spread_skill": 1.5}, "is too wide (too cautious) at cell (1.50), grid (1.50)."),
+        ({}, "is calibrated at cell (1.00), grid (1.00)."),
+        ({}, "Every level adds up to the level above, to within 2e-07."),
+        (
+            {"cross_level_error": 0.3},
+            "do not add up to the level above: cell (by up to 30.0 %), grid (by up to 30.0 %).",
+        ),
+    ],
+)
+def test_findings_say_what_the_scores_mean(changes, sentence):
+    lines = findings(scores(**changes), "traffic")
+    assert sum(sentence in line for line in lines) == 1, lines
