@@ -37,28 +37,37 @@ def peak_memory_gib():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
 
 
+def circumstances():
+    """What a figure may depend on besides its arguments: versions, commit and hardware."""
+    return {
+        "zoomdiff_diffusers": version("zoomdiff_diffusers"),
+        "commit": _commit(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+        "cpus": os.cpu_count(),
+        "processor": _processor(),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
 def publish(results, arguments):
     """Print the results with their circumstances as JSON, and write them to `--output`."""
-    document = {
-        "arguments": {name: value for name, value in vars(arguments).items() if name != "output"},
-        "results": _rounded(results),
-        "circumstances": {
-            "zoomdiff_diffusers": version("zoomdiff_diffusers"),
-            "commit": _commit(),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "threads": torch.get_num_threads(),
-            "cpus": os.cpu_count(),
-            "processor": _processor(),
-            "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        },
-    }
-    text = json.dumps(document, indent=2)
-    print(text)
+    description = {"arguments": {name: value for name, value in vars(arguments).items() if name != "output"}}
+    print(_as_text(description, results))
     if arguments.output is not None:
-        temporary = arguments.output.with_name(arguments.output.name + ".part")
-        temporary.write_text(text + "\n", encoding="utf-8")
-        os.replace(temporary, arguments.output)
+        write_report(arguments.output, description, results)
+
+
+def write_report(path, description, results):
+    """Write a JSON document with results, how they came about and under which circumstances."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(_as_text(description, results) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _as_text(description, results):
+    return json.dumps({**description, "results": _rounded(results), "circumstances": circumstances()}, indent=2)
 
 
 def _rounded(values):

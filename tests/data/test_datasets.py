@@ -123,6 +123,43 @@ def test_one_area_and_stacked_channels(arrays, tmp_path):
     assert len(areas) == 3 and np.array_equal(areas[2].traffic[1], arrays["users"][2])
 
 
+def test_base_stations_are_areas_of_one_cell(tmp_path):
+    random = np.random.default_rng(0)
+    traffic, embedding, height = random.random((5, 24)), random.random((5, 3)), random.random(5)
+    valid = random.random((5, 24)) > 0.2
+    np.savez(tmp_path / "stations.npz", traffic=traffic, embedding=embedding, height=height, valid=valid)
+    areas = array_file_areas(tmp_path / "stations.npz", ["traffic"], ["embedding", "height"], "valid", 0)
+    assert len(areas) == 5
+    for index, area in enumerate(areas):
+        assert area.traffic.shape == (1, 24, 1, 1) and np.array_equal(area.valid[:, 0, 0], valid[index])
+        assert np.allclose(area.traffic[0, :, 0, 0], np.where(valid[index], traffic[index], 0))
+        assert np.array_equal(area.context["embedding"][:, 0, 0], embedding[index])
+        assert area.context["height"] == [[height[index]]]
+    layers = [{"name": "embedding", "kind": "continuous", "channels": ["a", "b", "c"]},
+              {"name": "height", "kind": "continuous", "channels": ["m"]}]  # fmt: skip
+    window = TrafficWindows(areas, ContextProcessor(layers), (24, 1, 1))[3]
+    assert np.allclose(window["static"][:, 0, 0], [*embedding[3], height[3]])
+
+
+def test_windows_of_areas_without_context_have_no_channels():
+    areas = [make_area("a", np.ones((24, 4, 6)), {}), make_area("b", np.ones((24, 2, 8)), {})]
+    windows = TrafficWindows(areas, ContextProcessor([]).fit([{}]), (24, 2, 3))
+    assert windows[0]["static"].shape == (0, 2, 3) and windows[0]["present"].shape == (0,)
+
+
+def test_folds_are_a_partition_of_the_areas():
+    areas = [make_area(str(index), np.ones((1, 2, 2)), {}) for index in range(11)]
+    folds = [select_region(areas, {"areas": {"folds": 4, "only": fold}}, "x") for fold in range(4)]
+    assert sorted(int(area.name) for fold in folds for area in fold) == list(range(11))
+    assert [area.name for area in folds[3]] == ["3", "7"]
+    for fold, held_out in enumerate(folds):
+        kept = select_region(areas, {"areas": {"folds": 4, "without": fold}}, "x")
+        assert len(kept) + len(held_out) == 11 and not {a.name for a in kept} & {a.name for a in held_out}
+    for choice in ({"folds": 4}, {"folds": 4, "only": 4}, {"folds": 4, "only": 0, "without": 1}, {"only": 0}):
+        with pytest.raises(ValueError, match="`train_region`: areas by fold"):
+            select_region(areas, {"areas": choice}, "train_region")
+
+
 def test_regions_cut_traffic_and_context():
     area = coordinate_area()
     (east,) = select_region([area], {"columns": [6, 9], "rows": [1, 6]}, "train_region")

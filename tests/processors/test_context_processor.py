@@ -111,6 +111,13 @@ def test_dataset_with_coordinates_alone_is_a_context_without_layers():
     assert tensors.static.shape == (1, 6, 8, 16) and not tensors.present.any()
 
 
+def test_size_is_told_where_no_layer_tells_it():
+    tensors = ContextProcessor([]).fit([{}])([{}, {}], hours=24, size=(3, 5))
+    assert tensors.static.shape == (2, 0, 3, 5) and tensors.temporal is None and tensors.present.shape == (2, 0)
+    processor = ContextProcessor([{"name": "a", "kind": "count", "channels": ["b"]}])
+    assert processor({"a": np.ones((3, 5))}, hours=24, size=(1, 1)).static.shape == (1, 1, 3, 5)
+
+
 def test_saved_and_loaded_equals_the_original(tmp_path):
     processor = fitted()
     processor.save_pretrained(tmp_path)

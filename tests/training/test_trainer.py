@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import xarray
 from safetensors.torch import load_file
 
 import zoomdiff_diffusers
@@ -175,6 +176,35 @@ def test_a_time_budget_ends_the_run_and_training_learns(tmp_path):
     losses = [entry["loss"] for entry in trainer("--output_dir", tmp_path / "long", *words).train()["losses"]]
     assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:5])
     assert list((tmp_path / "long").glob("checkpoint-*")) == []
+
+
+def test_stations_and_traffic_without_context_train_and_generate(tmp_path):
+    random = np.random.default_rng(0)
+    np.savez(tmp_path / "stations.npz", traffic=random.gamma(2.0, size=(6, 48)), height=random.random(6))
+    np.savez(tmp_path / "grid.npz", traffic=random.gamma(2.0, size=(96, 4, 6)))
+    times = [{"name": f"{hours}h", "spatial_factor": 1, "temporal_factor": hours} for hours in (24, 4, 1)]
+    areas = [{"name": "bs", "spatial_factor": 2, "temporal_factor": 24}, times[1], times[2]]
+    cases = {
+        "stations": (
+            times,
+            (1, 1),
+            [{"name": "height", "kind": "continuous", "channels": ["m"]}],
+            {"height": [[0.5]]},
+        ),
+        "grid": (areas, (2, 2), [], xarray.Dataset(coords={"y": range(4), "x": range(6)})),
+    }
+    for name, (levels, (height, width), layers, context) in cases.items():
+        words = ["--dataset", tmp_path / f"{name}.npz", "--levels", json.dumps(levels), "--layers", json.dumps(layers)]
+        words += ["--crop_height", height, "--crop_width", width, "--stage_items", 4, 4, 4]
+        words += ["--output_dir", tmp_path / name, "--validation_inference_steps", 3]
+        assert trainer(*words).train()["steps"] == 6
+        pipe = ZoomDiffPipeline.from_pretrained(tmp_path / name)
+        pipe.set_progress_bar_config(disable=True)
+        levels = pipe(context, num_hours=48, num_inference_steps=3, generator=torch.Generator().manual_seed(0)).levels
+        size = {"stations": (1, 1), "grid": (4, 6)}[name]
+        assert levels["1h"].shape[-3:] == (48, *size) and np.isfinite(levels["1h"]).all()
+        coarse = levels[next(iter(levels))].astype(np.float64)
+        assert np.allclose(levels["1h"].astype(np.float64).mean((-3, -2, -1)), coarse.mean((-3, -2, -1)), rtol=1e-5)
 
 
 def test_mistakes_are_refused_before_training(tmp_path):

@@ -5,7 +5,8 @@ Areas with traffic and context, from the simulator, from files or from the Hub, 
 Documented layout of an `.npz` or NetCDF file:
 
 - each traffic variable (`traffic` by default) is (T, H, W) for one area, or (N, T, H, W) for N areas of one size; a
-  single variable may also be (N, C, T, H, W). Values are non-negative, the mean or the sum per cell and time step;
+  single variable may also be (N, C, T, H, W). Base stations without neighbours are (N, T): N areas of one cell, whose
+  layers are (N,) or (N, n) then. Values are non-negative, the mean or the sum per cell and time step;
 - each context layer is an array of its name: (H, W), (n, H, W), and (T, H, W), (n, T, H, W) for layers that vary over
   time; with a leading N where the traffic has one;
 - optionally `valid`, true where the traffic was measured: (T,), (T, H, W), (N, T) or (N, T, H, W).
@@ -83,7 +84,7 @@ def make_area(
         valid = valid[:, None, None] if valid.ndim == 1 else valid
         if valid.ndim != 3 or valid.shape[0] != traffic.shape[1] or valid.shape[1:] not in ((1, 1), traffic.shape[2:]):
             raise ValueError(f"{name}: `valid` of shape {valid.shape} does not fit traffic of shape {traffic.shape}.")
-        valid = np.ascontiguousarray(np.broadcast_to(valid, traffic.shape[1:]))
+        valid = np.broadcast_to(valid, traffic.shape[1:]).copy()
         traffic = np.where(valid, traffic, np.float32(0))
     if not np.isfinite(traffic).all():
         count = int((~np.isfinite(traffic)).sum())
@@ -129,6 +130,9 @@ def array_file_areas(
     traffic = [arrays[name] for name in traffic_variables]
     if len({values.shape for values in traffic}) > 1:
         raise ValueError(f"'{path}': traffic variables differ in shape: {[values.shape for values in traffic]}.")
+    if traffic[0].ndim == 2:  # every base station is an area of one cell
+        traffic = [values[..., None, None] for values in traffic]
+        arrays |= {name: arrays[name][..., None, None] for name in layers}
     if traffic[0].ndim == 3:
         context = {name: arrays[name] for name in layers}
         return [make_area(str(path), np.stack(traffic), context, arrays.get(valid_variable), start_hour)]
@@ -138,7 +142,7 @@ def array_file_areas(
         stacked = np.stack(traffic, axis=1)
     else:
         raise ValueError(
-            f"'{path}': traffic must be (T, H, W), (N, T, H, W) or (N, C, T, H, W), found {traffic[0].shape}."
+            f"'{path}': traffic must be (T, H, W), (N, T), (N, T, H, W) or (N, C, T, H, W), found {traffic[0].shape}."
         )
     count = len(stacked)
     for name in layers:
@@ -215,7 +219,9 @@ def select_region(areas: list[TrafficArea], region: dict | None, what: str) -> l
 
     Args:
         areas (`list[TrafficArea]`): All areas.
-        region (`dict`, *optional*): `areas` (list of indices), `rows` and `columns` ([first, end), in cells).
+        region (`dict`, *optional*):
+            `rows` and `columns` ([first, end), in cells), and `areas`: a list of indices, or `{"folds": n, "only": i}`
+            or `{"folds": n, "without": i}`, where area j belongs to fold j mod n.
         what (`str`): Name of the argument, for messages.
     """
     if region is None:
@@ -224,6 +230,8 @@ def select_region(areas: list[TrafficArea], region: dict | None, what: str) -> l
     if unknown:
         raise ValueError(f"`{what}` may have areas, rows and columns, found {sorted(unknown)}.")
     indices = region.get("areas", range(len(areas)))
+    if isinstance(indices, dict):
+        indices = _indices_of_folds(indices, len(areas), what)
     if not indices or min(indices) < 0 or max(indices) >= len(areas):
         raise ValueError(f"`{what}`: indices of areas must be 0 to {len(areas) - 1}, found {list(indices)}.")
     selected = []
@@ -235,6 +243,18 @@ def select_region(areas: list[TrafficArea], region: dict | None, what: str) -> l
                 raise ValueError(f"`{what}`: {key} {[first, end]} do not lie in [0, {limit}] of {areas[index].name}.")
         selected.append(areas[index].crop(*(slice(*span) for span in spans)))
     return selected
+
+
+def _indices_of_folds(choice: dict, count: int, what: str) -> list[int]:
+    """The areas of one fold, or of all the others."""
+    kind = "only" if "only" in choice else "without"
+    folds, fold = choice.get("folds"), choice.get(kind)
+    if set(choice) != {"folds", kind} or not isinstance(folds, int) or fold not in range(folds):
+        raise ValueError(
+            f"`{what}`: areas by fold are given as folds and either only or without, a fold from 0 to folds - 1, "
+            f"found {choice}."
+        )
+    return [index for index in range(count) if (index % folds == fold) == (kind == "only")]
 
 
 def smoothed_layers(schema: list[dict], widths: list[float]) -> list[dict]:
@@ -372,12 +392,12 @@ class TrafficWindows(torch.utils.data.Dataset):
 
 def _normalised_contexts(areas: list[TrafficArea], processor: ContextProcessor) -> list[ContextTensors]:
     """One entry per area; areas that share a context (weeks of one city) share its tensors."""
-    cache: dict[tuple[int, int], ContextTensors] = {}
+    cache: dict[tuple[int, tuple[int, ...]], ContextTensors] = {}
     for area in areas:
-        key = (id(area.context), area.traffic.shape[1])
+        key = (id(area.context), area.traffic.shape[1:])
         if key not in cache:
-            cache[key] = processor(area.context, hours=area.traffic.shape[1])
-    return [cache[id(area.context), area.traffic.shape[1]] for area in areas]
+            cache[key] = processor(area.context, hours=area.traffic.shape[1], size=area.traffic.shape[2:])
+    return [cache[id(area.context), area.traffic.shape[1:]] for area in areas]
 
 
 def _flipped(window: dict[str, torch.Tensor], rows: bool, columns: bool, transpose: bool) -> dict[str, torch.Tensor]:

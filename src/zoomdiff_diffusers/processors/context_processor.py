@@ -96,7 +96,7 @@ class ContextProcessor(ConfigurableComponent):
             for layer in self.layers
         ]
 
-    def __call__(self, contexts, hours: int) -> ContextTensors:
+    def __call__(self, contexts, hours: int, size: tuple[int, int] | None = None) -> ContextTensors:
         """
         Turn raw contexts into tensors.
 
@@ -104,6 +104,7 @@ class ContextProcessor(ConfigurableComponent):
             contexts (`dict`, `xarray.Dataset` or a list of them): Raw layers by name, all on one grid (H, W). In a
                 dataset the dimensions are named `y`, `x` and `hour`; a layer may have one more, its channels.
             hours (`int`): T, the number of hours that temporal layers must have.
+            size (`tuple[int, int]`, *optional*): H and W where a context has no layer that would tell them.
 
         Returns:
             [`ContextTensors`] in float32 with B = the number of contexts.
@@ -114,7 +115,7 @@ class ContextProcessor(ConfigurableComponent):
         contexts = contexts if isinstance(contexts, (list, tuple)) else [contexts]
         if len(contexts) == 0:
             raise ValueError("`contexts` is empty; at least one context is needed.")
-        sizes = [self.grid_size(context) for context in contexts]
+        sizes = [self.grid_size(context, size) for context in contexts]
         if len(set(sizes)) > 1:
             raise ValueError(f"All contexts of one call must have the same height and width, but have {sizes}.")
         encoded = [self._encode(context, sizes[0], hours) for context in contexts]
@@ -137,6 +138,8 @@ class ContextProcessor(ConfigurableComponent):
         """
         sums = {}
         for context in contexts if isinstance(contexts, (list, tuple)) else [contexts]:
+            if len(context) == 0:
+                continue
             size = self.grid_size(context)
             for layer in self.layers:
                 if layer["kind"] != "categorical" and layer["name"] in context:
@@ -152,8 +155,11 @@ class ContextProcessor(ConfigurableComponent):
         self.update_config(statistics=as_json(statistics))
         return self
 
-    def grid_size(self, context) -> tuple[int, int]:
-        """Return the height and width of a raw context after checking that all its layers are known and agree."""
+    def grid_size(self, context, size: tuple[int, int] | None = None) -> tuple[int, int]:
+        """
+        Return the height and width of a raw context after checking that all its layers are known and agree; `size` for
+        a context without any.
+        """
         if not isinstance(context, (Mapping, xarray.Dataset)):
             raise TypeError(f"A context must be a dict of arrays or an xarray.Dataset, but is a {type(context)}.")
         known = [layer["name"] for layer in self.layers]
@@ -163,8 +169,13 @@ class ContextProcessor(ConfigurableComponent):
         sizes = {name: _as_array(context[name], name).shape[-2:] for name in context}
         if isinstance(context, xarray.Dataset) and {"y", "x"} <= set(context.sizes):
             sizes["the dataset"] = (context.sizes["y"], context.sizes["x"])
+        if not sizes and size is None:
+            raise ValueError(
+                f"The context is empty. It needs at least one of the layers {known}, or must be an xarray.Dataset"
+                " whose coordinates `y` and `x` tell the size."
+            )
         if not sizes:
-            raise ValueError(f"The context is empty. It needs at least one of the layers {known}.")
+            return tuple(size)
         if len(set(sizes.values())) > 1:
             raise ValueError(f"All layers of a context must share height and width, but have {sizes}.")
         return tuple(next(iter(sizes.values())))

@@ -170,8 +170,10 @@ class Trainer:
             channels=len(self.traffic_processor.channels),
             spatial_factors=[spatial for spatial, _ in factors],
             temporal_factors=[temporal for _, temporal in factors],
-            coarsest_unit=[self.hierarchy.temporal_factors[0], self.hierarchy.spatial_factors[0]],
-            **self.arguments.model.unet,
+            **{
+                "coarsest_unit": [self.hierarchy.temporal_factors[0], self.hierarchy.spatial_factors[0]],
+                **self.arguments.model.unet,
+            },
         )
 
     def _prepare_optimisation(self) -> None:
@@ -466,8 +468,10 @@ def _schema(arguments: Arguments) -> list[dict]:
         if data.layers is not None or data.smooth_layers:
             raise ValueError("`layers` and `smooth_layers` are for files: the simulated city has its own layers.")
         return list(SIMULATED_LAYERS)
-    if not data.layers:
-        raise ValueError("`layers` must declare the context layers of the dataset; it is empty.")
+    if data.layers is None:
+        raise ValueError(
+            "`layers` must declare the context layers of the dataset; [] stands for traffic without any context."
+        )
     ContextProcessor(layers=data.layers)  # refuses a wrong schema before any file is read
     return list(data.layers)
 

@@ -24,17 +24,21 @@ def area(weeks=2, height=18, width=8, valid=None, start_hour=0):
 
 def test_samples_of_the_law_itself_reach_the_floor_against_many_truths():
     random = np.random.default_rng(1)
-    scores = score_against_many(random.normal(size=(8, 3, 40_000)), random.normal(size=(4, 3, 40_000)))
+    scores = score_against_many(random.normal(10, 1, (8, 3, 40_000)), random.normal(10, 1, (4, 3, 40_000)))
     assert scores["crps"] == pytest.approx(1 / math.sqrt(math.pi), rel=0.01)
     assert scores["spread_skill"] == pytest.approx(1.0, rel=0.01)
     assert scores["crps"] == pytest.approx(np.mean(scores["crps_per_city"]), rel=1e-12)
 
 
 def test_ratios_pair_the_cities():
-    few = {"bs": {"crps": 1.1, "spread_skill": 0.9, "crps_per_city": [1.0, 1.2]}}
-    full = {"bs": {"crps": 1.0, "spread_skill": 1.0, "crps_per_city": [0.9, 1.1]}}
+    same = {"squared_error_per_city": [1.0, 1.0], "log_variance_per_city": [2.0, 3.0]}
+    few = {"bs": {"crps_per_city": [1.0, 1.2], "variance_per_city": [0.81, 0.81], **same}}
+    full = {"bs": {"crps_per_city": [0.9, 1.1], "variance_per_city": [1.0, 1.0], **same}}
     (result,) = ratios(few, full).values()
-    assert result == pytest.approx({"crps": 1.1, "crps_standard_error": 0.0, "spread_skill": 0.9})
+    expected = {"crps": 1.1, "spread_skill": 0.9, "log_spread": 1.0}
+    errors = {"crps": (1 / 0.9 - 1.2 / 1.1) / 2, "spread_skill": 0.0, "log_spread": 0.0}  # leaving either city out
+    errors = {f"{name}_standard_error": error for name, error in errors.items()}
+    assert result == pytest.approx({**expected, **errors}, abs=1e-12)
 
 
 def test_tiles_are_whole_windows_without_overlap():

@@ -1,0 +1,235 @@
+# Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
+"""
+Table VII: train in one city, generate in another, zero-shot and few-shot, at macro and pico base stations.
+
+The cities are simulated ones of two cultures, which differ in buildings, land use and daily rhythm. For Frankfurt
+there is context but no traffic: what a network trained on Bonn generates there can only be judged for plausibility.
+"""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+from zoomdiff_diffusers import Hierarchy
+from zoomdiff_diffusers.data.datasets import TrafficWindows, load_areas, smooth_context, stack_windows
+
+from .baselines import baseline_class
+from .baselines.base import train_network
+from .baselines.denoising import add_noise, weighted_mean
+from .budgets import BenchmarkBudget
+from .datasets import BenchmarkData, load_named
+from .level_tables import level_tables
+from .main_tables import cache_folder, score
+from .markdown import markdown_table, number
+from .systems import ZoomDiffSystem
+from .variants import load_cities
+
+
+HOME, AWAY = "default", "dense"
+# Pico base stations cover 2 x 2 cells, macro ones 8 x 8. Both are scored hour by hour.
+PICO_CELLS = 2
+STATIONS = Hierarchy(
+    [
+        {"name": "macro", "spatial_factor": 4, "temporal_factor": 1},
+        {"name": "pico", "spatial_factor": 1, "temporal_factor": 1},
+    ],
+    cell_size=100.0,
+)
+# One small city of the other culture: 16 places of 8 x 8 cells, one week.
+FEW = ["--train_cities", "1", "--city_weeks", "1", "--city_height", "32", "--city_width", "32"]
+FEW_WINDOWS = 64  # drawn from it, with flips
+FEW_SHOT_RATE = 2e-4  # a tenth to a fifth of the rates from scratch: what was learned at home should stay
+FRANKFURT = Path("spectragan_frankfurt/context.npz")  # beside Bonn's folder
+SEEDS = (0,)
+
+
+def cells(budget: BenchmarkBudget) -> list[dict]:
+    """One cell for each system and city to train in, and one for Bonn -> Frankfurt."""
+    simulated = [
+        {"experiment": "transfer", "dataset": "simulated", "system": system, "train": culture, "seed": seed}
+        for system in ("ZoomDiff", "CSDI")
+        for culture in (HOME, AWAY)
+        for seed in SEEDS
+    ]
+    bonn = {"experiment": "transfer", "dataset": "bonn", "system": "ZoomDiff", "train": "bonn", "seed": 0}
+    return [*simulated, bonn]
+
+
+def run_cell(cell: dict, budget: BenchmarkBudget) -> dict:
+    """Train in one city and score there; a model of the home city also in the other one, as it is and fine-tuned."""
+    if cell["train"] == "bonn":
+        return {"cities": _frankfurt(budget, cell["seed"])}
+    culture, few_budget = cell["train"], budget.with_seconds(budget.point_seconds)
+    home = load_cities(budget, ["--cultures", culture], budget.train_windows)
+    model = (_ZoomDiff if cell["system"] == "ZoomDiff" else _CSDI)(budget.num_samples, cell["seed"])
+    model.fit(home, budget)
+    scores = {culture: {"trained there": model.score(home)}}
+    if culture == HOME:
+        away = _seen_from(home, load_cities(budget, ["--cultures", AWAY]))
+        scores[AWAY] = {"zero-shot": model.score(away)}
+        model.fine_tune(load_cities(budget, ["--cultures", AWAY, *FEW]), few_budget)
+        scores[AWAY]["few-shot"] = model.score(away)
+    return {"scores": scores}
+
+
+class _ZoomDiff:
+    """All levels of the default hierarchy; stations are sums of the finest one."""
+
+    def __init__(self, num_samples: int, seed: int):
+        self.num_samples, self.seed = num_samples, seed
+
+    def fit(self, home: BenchmarkData, budget: BenchmarkBudget) -> None:
+        self.system = ZoomDiffSystem().fit(home, budget, self.seed)
+
+    def fine_tune(self, few: BenchmarkData, budget: BenchmarkBudget) -> None:
+        """Go on with a few windows, with the statistics of home."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.system.pipe.save_pretrained(folder)
+            words = ["--pretrained_pipeline", folder, "--learning_rate", str(FEW_SHOT_RATE), "--warmup_steps", "10"]
+            self.system = ZoomDiffSystem(words).fit(few, budget, self.seed)
+
+    def score(self, target: BenchmarkData) -> dict:
+        finest = list(self.system.sample(target, self.num_samples, self.seed).values())[-1]
+        return _score(_pool(torch.from_numpy(finest)), target)
+
+
+class _CSDI:
+    """One model of the pico level, which has the whole training time; macro stations are sums."""
+
+    def __init__(self, num_samples: int, seed: int):
+        self.num_samples, self.seed = num_samples, seed
+
+    def fit(self, home: BenchmarkData, budget: BenchmarkBudget) -> None:
+        self.home = home
+        windows = _at_pico(home).train_windows(1)
+        self.model = baseline_class("CSDI")().fit(windows, budget.training(budget.seconds, self.seed))
+
+    def fine_tune(self, few: BenchmarkData, budget: BenchmarkBudget) -> None:
+        """Go on with a few windows, with the loss and the statistics of home."""
+        scheduler, network = self.model.scheduler, self.model.network
+
+        def loss_of(batch, generator):
+            noisy, steps, target = add_noise(scheduler, batch.traffic.to(budget.device), generator)
+            prediction = network(noisy, steps, network.encode_context(batch.context))
+            return weighted_mean((prediction.float() - target) ** 2, batch.weight)
+
+        windows = _few_windows(self.home, few).train_windows(1)
+        train_network(network, loss_of, windows, budget.training(budget.seconds, self.seed), FEW_SHOT_RATE)
+
+    def score(self, target: BenchmarkData) -> dict:
+        pico = _at_pico(target)
+        samples = self.model.sample(pico.test_context(1), self.num_samples, self.seed)
+        return _score(torch.from_numpy(pico.decode(samples)), target)
+
+
+def _windows(source: BenchmarkData, areas: list) -> TrafficWindows:
+    """Windows of other areas, normalised with the statistics of the source."""
+    return TrafficWindows(areas, source.context_processor, source.test["traffic"].shape[2:])
+
+
+def _seen_from(source: BenchmarkData, target: BenchmarkData) -> BenchmarkData:
+    """The target's held-out windows with the statistics of the source, scored in units of the target's mean."""
+    windows = _windows(source, target.test_areas)
+    test = stack_windows(windows[index] for index in range(len(windows)))
+    return replace(source, test=test, test_areas=target.test_areas, unit=target.unit)
+
+
+def _few_windows(source: BenchmarkData, few: BenchmarkData) -> BenchmarkData:
+    """At pico level, the few training windows of another city with the statistics of the source."""
+    names = [layer["name"] for layer in source.context_processor.layers]
+    windows = _windows(source, load_areas(few.arguments.data, names, "train"))
+    return _at_pico(replace(source, train=stack_windows(windows.draw(number) for number in range(FEW_WINDOWS))))
+
+
+def _at_pico(data: BenchmarkData) -> BenchmarkData:
+    """The same windows as those of a city whose cells are pico stations."""
+    pooled = ("traffic", "static", "temporal")
+    train, test = (
+        {name: _pool(values) if name in pooled else values for name, values in windows.items()}
+        for windows in (data.train, data.test)
+    )
+    return replace(data, hierarchy=STATIONS, train=train, test=test)
+
+
+def _pool(values: torch.Tensor) -> torch.Tensor:
+    """Means over the cells of every pico station, (..., H, W) -> (..., H / 2, W / 2)."""
+    return values.unflatten(-1, (-1, PICO_CELLS)).unflatten(-3, (-1, PICO_CELLS)).mean((-3, -1))
+
+
+def _score(pico: torch.Tensor, target: BenchmarkData) -> dict:
+    """Scores at both kinds of stations of pico samples (n, N, C, T, H, W)."""
+    samples = {"macro": STATIONS.aggregate(pico, "macro").numpy(), "pico": pico.numpy()}
+    return score(samples, _at_pico(target))
+
+
+def _frankfurt(budget: BenchmarkBudget, seed: int) -> dict:
+    """What is generated for Frankfurt's context, beside Bonn's traffic."""
+    bonn = load_named("bonn", 1, budget.test_windows)
+    system = ZoomDiffSystem(cache=cache_folder(budget, "bonn", "ZoomDiff", seed)).fit(bonn, budget, seed)
+    data, side = bonn.arguments.data, bonn.hierarchy.spatial_factors[0]
+    with np.load(Path(data.dataset).parents[1] / FRANKFURT, allow_pickle=False) as archive:
+        layers = {layer["name"]: archive[layer["name"]] for layer in data.layers}
+    height, width = (length // side * side for length in layers["population"].shape)
+    layers = {name: values[..., :height, :width] for name, values in layers.items()}
+    output = system.pipe(
+        smooth_context(layers, data.layers, data.smooth_layers),
+        num_samples_per_context=budget.num_samples,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    generated = output.levels[bonn.hierarchy.names[-1]][:, 0]
+    area = load_areas(replace(data, train_region=None), list(layers), "train")[0]
+    return {
+        "Bonn, data": _character(area.traffic, area.context["population"]),
+        "Frankfurt, generated": _character(generated, layers["population"]),
+    }
+
+
+def _character(traffic: np.ndarray, population: np.ndarray) -> dict:
+    """Total per inhabitant, dependence on population, concentration and daily profile of traffic (n, T, H, W)."""
+    mean = traffic.mean(axis=(0, 1), dtype=np.float64)
+    profile = traffic.mean(axis=(0, 2, 3), dtype=np.float64).reshape(-1, 24).mean(axis=0)
+    return {
+        "per_inhabitant": float(mean.sum() / population.sum()),
+        "population_correlation": float(spearmanr(mean.ravel(), population.ravel()).statistic),
+        "busiest_tenth": float(np.sort(mean.ravel())[-mean.size // 10 :].sum() / mean.sum()),
+        "daily_profile": (profile / profile.mean()).tolist(),
+    }
+
+
+def tables(results: list[dict]) -> str:
+    """Markdown of the documents of all cells."""
+    rows, cities = {}, {}
+    for document in results:
+        cities |= document["results"].get("cities", {})
+        for city, trainings in document["results"].get("scores", {}).items():
+            for training, levels in trainings.items():
+                row = rows.setdefault(f"{document['cell']['system']}, {training}", {})
+                row |= {f"{level} (city '{city}')": scores for level, scores in levels.items()}
+    parts = [
+        "### Table VII: transfer between cities (simulated cultures)\n\n"
+        f"Trained in '{HOME}' and generated in '{AWAY}' as it is (zero-shot), or fine-tuned on one week of 32 x 32 "
+        "cells there (few-shot), beside those trained there. CSDI is one model of the hourly pico level with the same "
+        "training time as ZoomDiff has for all levels. Errors are in multiples of the mean traffic of the generated "
+        "city.\n\n" + level_tables(dict(sorted(rows.items(), reverse=True)))
+    ]
+    if cities:
+        parts.append(_plausibility(cities))
+    return "\n".join(parts)
+
+
+def _plausibility(cities: dict[str, dict]) -> str:
+    bonn, frankfurt = cities.values()
+    similarity = np.corrcoef(bonn["daily_profile"], frankfurt["daily_profile"])[0, 1]
+    rows = [
+        [name, *(number(city[key]) for key in ("per_inhabitant", "population_correlation", "busiest_tenth"))]
+        for name, city in cities.items()
+    ]
+    header = ["city", "traffic per inhabitant", "rank correlation with population", "share of the busiest tenth"]
+    return (
+        "From Bonn to Frankfurt only plausibility can be judged, and Bonn's traffic is synthesised by a third party. "
+        f"The correlation of the two mean daily profiles is {number(similarity)}.\n\n" + markdown_table(header, rows)
+    )

@@ -1,0 +1,184 @@
+# Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
+"""From scores to what the results page says."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks.comparison import check_few_steps, check_levels, mean_over, paper_claim
+from benchmarks.markdown import emphasised, markdown_table, number
+from benchmarks.results_page import opening, page, write_page
+
+
+def scores(crps, mae=1.0, spread_skill=1.0, wasserstein=0.1, mae_of_sample=1.4):
+    return {
+        "crps": crps,
+        "mae_of_mean": mae,
+        "mae_of_sample": mae_of_sample,
+        "spread_skill": spread_skill,
+        "wasserstein": wasserstein,
+        "rank_histogram": [0.5, 0.5],
+    }
+
+
+ROWS = {
+    "ours": {"fine": scores(0.80)},
+    "CSDI": {"fine": scores(0.99)},
+    "CSDI, aggregated": {"fine": scores(0.94)},
+    "DiT": {"fine": scores(1.20, wasserstein=0.05)},
+    "XGBoost": {"fine": scores(0.90, mae=0.90, spread_skill=None, mae_of_sample=0.90)},
+    "floor": {"fine": scores(0.10, wasserstein=0.01)},
+}
+
+
+def test_scores_are_averaged_over_folds():
+    folds = [{"fine": scores(1.0)}, {"fine": scores(3.0, spread_skill=None)}]
+    mean = mean_over(folds)["fine"]
+    assert mean["crps"] == 2.0
+    assert mean["spread_skill"] is None
+    assert "rank_histogram" not in mean
+
+
+def test_bars_are_checked_against_the_best_of_those_they_name():
+    found = {line["bar"]: line for line in check_levels(ROWS, "ours", ("floor",), "city")}
+    met = {bar.removeprefix("city, fine: "): line["met"] for bar, line in found.items()}
+    assert met == {
+        "CRPS lowest of all systems": True,
+        "Wasserstein distance of the values lowest of all systems": False,  # that of DiT
+        "CRPS at least 15 % below the best of CSDI, DiT and Diffusion-TS": False,  # 0.8 > 0.85 * 0.94
+        "MAE of the ensemble mean no worse than the best of XGBoost and Transformer": False,
+        "spread/skill between 0.8 and 1.2": True,
+    }
+    (text,) = (line["found"] for bar, line in found.items() if "15 %" in bar)
+    assert text == "0.8 against 0.94 of CSDI, aggregated"
+
+
+def windows(crps=1.0, spread=1.0, scatter=0.0):
+    """Scores of 50 windows of both samplers; `scatter` is that of the few steps' CRPS."""
+    full = np.random.default_rng(0).gamma(9.0, 1 / 9, (3, 50))
+    noise = scatter * np.random.default_rng(1).standard_normal(50)
+    names = ("crps", "variance", "squared_error")
+    few = full * np.array([crps, spread**2, 1.0])[:, None] + np.stack([noise, 0 * noise, 0 * noise])
+    return {sampler: dict(zip(names, values.tolist())) for sampler, values in (("few", few), ("full", full))}
+
+
+@pytest.mark.parametrize(
+    "crps, spread, scatter, met",
+    [
+        (1.01, 1.0, 0.0, True),
+        (0.9, 0.99, 0.0, True),
+        (1.03, 1.0, 0.0, False),
+        (1.0, 0.97, 0.0, False),
+        (1.0, 1.03, 0.0, False),
+        (1.0, 1.0, 0.5, None),
+    ],
+)
+def test_few_steps_may_be_better_but_not_worse_and_must_keep_the_spread(crps, spread, scatter, met):
+    (line,) = check_few_steps([{"few_steps": {"fine": windows(crps, spread, scatter)}}], "city")
+    assert line["met"] is met
+    if not scatter:
+        assert line["found"] == f"{crps:.3f} ± 0.000 and {spread:.3f} ± 0.000 of it"
+
+
+def test_the_error_of_a_ratio_is_that_of_independent_windows():
+    """Where the full chain always scores 1, the ratio is the mean of the few steps' scores."""
+    few = np.random.default_rng(0).normal(1.0, 0.3, 40)
+    ones = np.ones(40)
+    folds = [
+        {"few_steps": {"fine": {"few": _scores(few[part], ones[part]), "full": _scores(ones[part], ones[part])}}}
+        for part in (slice(0, 15), slice(15, 40))
+    ]
+    (line,) = check_few_steps(folds, "city")
+    assert line["found"].startswith(f"{few.mean():.3f} ± {few.std(ddof=1) / 40**0.5:.3f} and 1.000 ± 0.000")
+
+
+def _scores(crps, ones):
+    return {"crps": crps.tolist(), "variance": ones.tolist(), "squared_error": ones.tolist()}
+
+
+def test_the_claim_of_the_paper_is_held_against_all_and_against_those_with_a_distribution():
+    text = paper_claim({"city": ROWS}, "ours", ("floor",))
+    assert "55.6 % above that of the best other system" in text  # 1.4 against 0.9
+    assert "the lowest in 0 of 1 comparisons" in text
+    assert "not in city, fine (best: XGBoost)" in text
+    assert "it is 0.0 % below that of the best" in text
+
+
+def test_the_best_is_bold_and_the_second_in_italics():
+    assert emphasised([3.0, 1.0, None, 2.0]) == ["3", "**1**", "–", "*2*"]
+    assert emphasised([3.0, 1.0, 2.0], "highest") == ["**3**", "1", "*2*"]
+    assert emphasised([0.7, 1.1, 2.0], "one") == ["*0.7*", "**1.1**", "2"]
+    assert emphasised([3.0, 1.0, 2.0], ranked=[True, False, True]) == ["*3*", "1", "**2**"]
+
+
+@pytest.mark.parametrize(
+    "value, text", [(0.12345, "0.123"), (0.0, "0"), (1234.5, "1234"), (1e-5, "1.00e-05"), (None, "–"), (99.96, "100")]
+)
+def test_numbers_have_three_digits(value, text):
+    assert number(value) in (text, text.replace("1234", "1230"))
+
+
+def test_a_table_has_one_line_per_row():
+    assert markdown_table(["a", "b"], [["x", "1"]]) == "| a | b |\n| --- | ---: |\n| x | 1 |\n"
+
+
+def test_the_first_paragraph_names_what_is_missed():
+    lines = [
+        {"bar": "city, fine: CRPS lowest", "met": False, "found": ""},
+        {"bar": "city, coarse: CRPS lowest", "met": False, "found": ""},
+        {"bar": "calibrated", "met": True, "found": ""},
+        {"bar": "few steps", "met": None, "found": ""},
+    ]
+    assert opening("The claim fails.", lines) == (
+        "The claim fails. Bars met: 1 of 4; missed: CRPS lowest (city, fine; city, coarse)."
+    )
+
+
+GENERATION = ("discriminative_score", "forecast_ratio", "neighbour_median_ratio", "neighbour_smallest_ratio")
+
+
+def document(system, rows, **more):
+    fold = {
+        "rows": rows,
+        "test_windows": 3,
+        "generation": dict.fromkeys(GENERATION, 0.25),
+        "cross_level_error": {"fine": 1e-7},
+        "num_parameters": 5,
+        "training_seconds": 2.0,
+        "sampling_seconds": 1.0,
+        **more,
+    }
+    budget = {"name": "small", "seconds": 45, "fold_seconds": 15, "point_seconds": 20, "num_samples": 8, "width": 32}
+    machine = {"accelerator": None, "processor": "a CPU", "threads": 1, "torch": "2", "python": "3", "commit": "abc"}
+    return {
+        "cell": {"experiment": "main", "dataset": "bonn", "system": system, "seed": 0},
+        "budget": budget,
+        "seconds": 36.0,
+        "results": {"folds": [fold]},
+        "circumstances": machine,
+    }
+
+
+def test_the_page_is_made_from_the_files_alone(tmp_path):
+    few = {"fine": windows(crps=1.5)}
+    documents = [
+        document("ZoomDiff", {"ZoomDiff": ROWS["ours"], "ZoomDiff, full chain": ROWS["ours"]}, few_steps=few),
+        document("CSDI", {"CSDI": ROWS["CSDI"], "CSDI, aggregated": ROWS["CSDI, aggregated"]}),
+    ]
+    (tmp_path / "main").mkdir()
+    for number_of_file, content in enumerate(documents):
+        (tmp_path / "main" / f"{number_of_file}.json").write_text(json.dumps(content), encoding="utf-8")
+    write_page(tmp_path, tmp_path / "results.md")
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert text == page({"main": documents})
+    first = text.split("\n\n")[1]
+    assert first.startswith("The paper's claim is") and "few steps within 2 %" in first
+    assert "Bonn, east held out (open context, traffic synthesised by a third party)" in text
+    assert "2 cells, 0.0 hours of work in all, seeds 0." in text
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_folder_without_results_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="has no <experiment>/<cell>.json"):
+        write_page(tmp_path, tmp_path / "results.md")
