@@ -26,15 +26,16 @@ def train_adversarially(
     discriminator_loss: Loss,
     dataset: LevelWindows,
     budget: Budget,
-    learning_rates: tuple[float, float] = (1e-3, 2e-3),
+    learning_rate: float = 3e-3,
     discriminator_steps: int = 1,
     ema_decay: float = 0.995,
 ) -> int:
     """
-    Train two networks against each other by Adam, on two time scales (https://arxiv.org/abs/1706.08500).
+    Train two networks against each other by Adam.
 
-    As in `train_network` there are a warm-up, a cosine that ends with the time budget, clipping and averaged weights of
-    the generator. All is float32: gradients of a discriminator near its optimum drown in the rounding of bfloat16.
+    As in `train_network` there are a warm-up, a cosine that ends with the time budget, clipping and averaged weights
+    of the generator. All is float32: the differences of scores that teach a generator drown in the rounding of
+    bfloat16.
 
     Args:
         generator_network (`nn.Module`): Left in evaluation mode, with the averaged weights.
@@ -43,7 +44,7 @@ def train_adversarially(
         discriminator_loss (`Callable`): Loss of the discriminator on a batch, a scalar.
         dataset (`LevelWindows`): Batches are drawn from it with replacement.
         budget (`Budget`): Time and size; `max_steps` counts steps of the generator.
-        learning_rates (`tuple[float, float]`, defaults to `(0.001, 0.002)`): Peaks, generator and discriminator.
+        learning_rate (`float`, defaults to 0.003): Peak, of both networks.
         discriminator_steps (`int`, defaults to 1): Steps of the discriminator before each one of the generator.
         ema_decay (`float`, defaults to 0.995): Largest decay of the averaged weights.
 
@@ -53,10 +54,7 @@ def train_adversarially(
     random = torch.Generator().manual_seed(budget.seed)
     networks = [network.to(budget.device).train() for network in (generator_network, discriminator)]
     averaged = copy.deepcopy(generator_network).eval().requires_grad_(False)
-    optimizers = [
-        torch.optim.Adam(network.parameters(), lr=rate, betas=(0.5, 0.9))
-        for network, rate in zip(networks, learning_rates)
-    ]
+    optimizers = [torch.optim.Adam(network.parameters(), learning_rate, betas=(0.5, 0.9)) for network in networks]
     started, step = time.monotonic(), 0
     while True:
         progress = (time.monotonic() - started) / budget.seconds
@@ -64,9 +62,9 @@ def train_adversarially(
             progress = max(progress, step / budget.max_steps)
         if progress >= 1:
             break
-        factor = min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * progress))
-        for optimizer, rate in zip(optimizers, learning_rates):
-            optimizer.param_groups[0]["lr"] = rate * factor
+        for optimizer in optimizers:
+            warm_up, decline = min(1.0, (step + 1) / 50), 0.5 * (1 + math.cos(math.pi * progress))
+            optimizer.param_groups[0]["lr"] = learning_rate * warm_up * decline
         for _ in range(discriminator_steps):
             loss = discriminator_loss(draw_batch(dataset, budget, random), random)
             _descend(loss, discriminator, optimizers[1])

@@ -61,9 +61,10 @@ class FiveGTGAN(Baseline):
     """
     Every place's series from its context and noise, by a recurrent generator against a recurrent discriminator.
 
-    No code of the paper is public. It describes a recurrent time-series GAN with a supervised loss beside the
-    adversarial one. Here the adversarial loss is the hinge with a smoothness penalty, and the supervised loss is the
-    squared error of the generator's conditional mean. Series of one window are generated independently, as in the paper.
+    No code of the paper was found; this follows its description, a recurrent GAN of time series, with the context as
+    the condition. The losses are our choice: the hinge with a smoothness penalty, and a supervised loss on the
+    generator's conditional mean. A step of the recurrence is a block of consecutive values, and the series of one
+    window are generated independently.
     """
 
     name = "5GT-GAN"

@@ -58,10 +58,10 @@ class KeGAN(Baseline):
     """
     Every place's series from its context and noise, by an LSTM with self-attention against a critic of whole series.
 
-    As in the paper: conditions by concatenation, an LSTM whose steps emit blocks of consecutive values, self-attention,
-    and a Wasserstein critic with gradient penalty, five steps for each one of the generator. Embeddings of the paper's
-    knowledge graph are replaced by an embedding of the context, learned with the rest; its generators of device types
-    and of series' lengths have nothing to do here.
+    As in the paper: conditions by concatenation, an LSTM whose steps emit blocks of consecutive values,
+    self-attention, and a Wasserstein critic with gradient penalty, five steps for each one of the generator.
+    Embeddings of the paper's knowledge graph are replaced by an embedding of the context, learned with the rest; its
+    generators of device types and of series' lengths have nothing to do here.
     """
 
     name = "keGAN"

@@ -11,15 +11,15 @@ from ..datasets import LevelContext, LevelWindows
 from .base import calendar_features
 
 
-# TimeGAN was built for series of 24 steps. A recurrence over a week of hours is slow and forgets, so each of its steps
-# emits a block of consecutive values, as in DoppelGANger (Lin et al. 2020, https://arxiv.org/abs/1909.13403).
-LARGEST_SEQUENCE = 14
+# A recurrence over a week of hours is slow and forgets, so each of its steps emits a block of consecutive values, as
+# in DoppelGANger (Lin et al. 2020, https://arxiv.org/abs/1909.13403): the days of a week.
+LARGEST_SEQUENCE = 7
 # Bounds the memory of sampling: values (series times time steps) generated at once.
 CHUNK_VALUES = 2**18
 
 
 def block_length(steps: int) -> int:
-    """Shortest block that divides `steps` into at most `LARGEST_SEQUENCE` blocks: 12 for 168 steps, 1 for 7."""
+    """Shortest block that divides `steps` into at most `LARGEST_SEQUENCE` blocks: 24 for 168 steps, 1 for 7."""
     return next(
         length for length in range(1, steps + 1) if steps % length == 0 and steps // length <= LARGEST_SEQUENCE
     )
@@ -39,8 +39,8 @@ def place_context(context: LevelContext) -> LevelContext:
     """
     The same context with every place as a window of its own, M = N * H * W windows of one place.
 
-    The static layers become (M, 2 F, 1, 1): those of the place, and their mean over it and its eight neighbours, so that
-    a series knows its surroundings.
+    The static layers become (M, 2 F, 1, 1): those of the place, and their mean over it and its eight neighbours, so
+    that a series knows its surroundings.
     """
     num_windows, _, steps, height, width = context.shape
     static = context.static
@@ -88,11 +88,11 @@ class ContextEmbedding(nn.Module):
         context (`LevelContext`): Any context of places, for its numbers of channels.
         length (`int`): Time steps of a block.
         width (`int`): Size of the vector.
-        dropout (`float`, defaults to 0.3): Rate at which static layers are hidden in training: with few places a
+        dropout (`float`, defaults to 0.5): Rate at which static layers are hidden in training: with few places a
             network would know them by heart.
     """
 
-    def __init__(self, context: LevelContext, length: int, width: int, dropout: float = 0.3):
+    def __init__(self, context: LevelContext, length: int, width: int, dropout: float = 0.5):
         super().__init__()
         layers, varying = context.static.shape[1], context.temporal.shape[1]
         self.length = length

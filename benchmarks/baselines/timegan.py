@@ -14,7 +14,8 @@ from .series import block_length, draw_noise, from_blocks, place_windows, sample
 
 NOISE_SIZE = 8
 SERIES_PER_STEP = 8  # times the windows of the budget: a window has up to 256 places
-# Shares of the budget of the paper's three phases; it gives each the same number of steps, and the last one costs most.
+# Shares of the budget of the first two of the paper's three phases. It gives each the same number of steps, and the
+# last one's are the dearest.
 EMBEDDING_SHARE, SUPERVISED_SHARE = 0.25, 0.1
 SMOOTHNESS_WEIGHT = 0.1
 
@@ -61,9 +62,11 @@ class TimeGAN(Baseline):
     """
     Unconditional series of one place (all its channels), as the paper has them: without context.
 
-    One place at a time and not a window at a time: there are many more series to learn from, and any window size is the
-    same task. Windows of one week are turned to start on Monday before training and turned back in sampling, so that
-    the series have the one common clock that those of the paper have. GRUs have one layer, for the time budget.
+    One place at a time and not a window at a time: there are many more series to learn from, and any window size is
+    the same task. Windows of one week are turned to start on Monday before training and turned back in sampling, so
+    that the series have the one common clock that those of the paper have. GRUs have one layer, for the time budget,
+    and their steps are blocks of consecutive values. What was not measured enters the embedder as the dataset fills it
+    in, but counts in no loss on traffic.
     """
 
     name = "TimeGAN"

@@ -256,14 +256,14 @@ def test_default_few_steps_keep_the_spread(noise_shape, config, std):
         assert spread == pytest.approx(std, rel=0.05)
 
 
-@pytest.mark.parametrize("calls", [6, 7, 8, 10, 12, 20, 50])
+@pytest.mark.parametrize("calls", [7, 8, 10, 12, 20, 50])
 @pytest.mark.parametrize("std", [0.1, 0.2, 0.3, 0.6, 1.0, 1.3])
-def test_six_or_more_calls_keep_the_spread(calls, std):
+def test_seven_or_more_calls_keep_the_spread(calls, std):
     scheduler = DRDMScheduler(spatial_factors=[1], temporal_factors=[1])
     scheduler.set_timesteps(calls)
     mean, spread = mean_and_spread(scheduler, 0, mean=0.8, std=std)
     assert mean == pytest.approx(0.8, abs=0.01 * std)
-    assert spread == pytest.approx(std, rel=0.05)
+    assert spread == pytest.approx(std, rel=0.04)
 
 
 def test_carried_state_samples_the_right_gaussian():
@@ -340,7 +340,7 @@ def test_history_is_forgotten_at_the_start_of_a_stage():
 
 def test_epsilon_never_meets_an_empty_signal():
     signal, _ = DRDMScheduler(prediction_type="epsilon").signal_and_noise([149, 299, 599])
-    torch.testing.assert_close(signal**2, torch.full((3,), 0.0067, dtype=torch.float64))
+    torch.testing.assert_close(signal**2, torch.full((3,), 0.005, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(

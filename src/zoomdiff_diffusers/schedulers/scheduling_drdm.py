@@ -80,12 +80,13 @@ class DRDMScheduler(SchedulerMixin, ConfigMixin):
         data_std (`list[float]`, *optional*): Standard deviation of the diffused quantity per stage, defaults to ones.
         solver (`str`, defaults to `"dpmsolver++"`): Second-order multistep `"dpmsolver++"`, `"ddim"` or `"ddpm"`.
         timestep_spacing (`str`, defaults to `"logsnr"`): `"even"` integer steps or a grid in the log-SNR.
-        min_alpha_bar (`float`, defaults to 0.0067): abar at the first call of a stage on the log-SNR grid.
-        max_alpha_bar (`float`, defaults to 0.9999): abar at the last call, from where the grid jumps to the data.
-        log_snr_power (`float`, defaults to 0.86):
+        min_alpha_bar (`float`, defaults to 0.005): abar at the first call of a stage on the log-SNR grid.
+        max_alpha_bar (`float`, defaults to 0.9997): abar at the last call, from where the grid jumps to the data.
+        log_snr_power (`float`, defaults to 0.79):
             Exponent of the positions on the log-SNR grid: 1 is an even grid; below 1 the first steps are the longest,
             which keeps the spread of few calls right for wide data as well as for narrow ones. With these defaults, 7
-            calls per stage keep the spread of Gaussian data within 2 %, and 6 or more calls within 5 %.
+            or more calls per stage keep the spread of Gaussian data within 4 %. 7 calls leave it 1 to 3 % too small,
+            as a chain of 150 DDPM steps per stage does (2 to 4 %; 9 % for data of a tenth of unit variance).
     """
 
     order = 1
@@ -112,9 +113,9 @@ class DRDMScheduler(SchedulerMixin, ConfigMixin):
         data_std: list[float] | None = None,
         solver: str = "dpmsolver++",
         timestep_spacing: str = "logsnr",
-        min_alpha_bar: float = 0.0067,
-        max_alpha_bar: float = 0.9999,
-        log_snr_power: float = 0.86,
+        min_alpha_bar: float = 0.005,
+        max_alpha_bar: float = 0.9997,
+        log_snr_power: float = 0.79,
     ):
         spatial_factors = [8, 4, 2, 1] if spatial_factors is None else [int(factor) for factor in spatial_factors]
         temporal_factors = [24, 4, 2, 1] if temporal_factors is None else [int(factor) for factor in temporal_factors]

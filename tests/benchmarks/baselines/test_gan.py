@@ -86,21 +86,19 @@ def test_the_seed_decides_the_samples(baseline):
     assert not torch.allclose(first, other) and not torch.allclose(first[0], first[1])
 
 
-@pytest.mark.parametrize("baseline", ALL)
+@pytest.mark.parametrize("baseline", CONDITIONAL)
 def test_what_was_not_measured_is_not_learned(baseline):
     windows = toy_windows(4)
     weight = (torch.rand(windows.weight.shape, generator=torch.Generator().manual_seed(2)) > 0.3).float()
     spoilt = torch.where(weight > 0, windows.traffic, 1e3)
     samples = []
     for traffic in (windows.traffic, spoilt):
-        if baseline is TimeGAN:  # its embedder reads whole series; only its losses are weighted
-            traffic = weight * traffic
         fitted = baseline().fit(LevelWindows(traffic, weight, windows.context), budget(3))
         samples.append(fitted.sample(windows.context, 1))
     assert torch.allclose(*samples)
 
 
-@pytest.mark.parametrize("steps, length", [(168, 12), (84, 6), (42, 3), (14, 1), (7, 1), (1, 1), (15, 3), (31, 31)])
+@pytest.mark.parametrize("steps, length", [(168, 24), (84, 12), (42, 6), (14, 2), (7, 1), (1, 1), (15, 3), (31, 31)])
 def test_blocks_divide_the_series(steps, length):
     assert block_length(steps) == length
 
@@ -162,7 +160,7 @@ def test_squared_slope_is_that_of_a_linear_discriminator():
 
 
 def test_adversarial_training_finds_the_mean():
-    """A generator of a shift against a linear critic: its only equilibrium is the mean of the data (here 0.7)."""
+    """A generator of a shift against a linear critic: they rest only where the shift is that of the data, 0.7."""
     windows = toy_windows(32, static=0, steps=1, height=1, width=1)
     windows = LevelWindows(torch.full_like(windows.traffic, 0.7), windows.weight, windows.context)
     shift, critic = nn.Linear(1, 1), nn.Linear(1, 1)
@@ -174,15 +172,10 @@ def test_adversarial_training_finds_the_mean():
         slope = critic.weight.square().sum()
         return (critic(generate().detach()) - critic(batch.traffic.flatten(1))).mean() + slope
 
-    steps = train_adversarially(
-        shift,
-        critic,
-        lambda batch, random: -critic(generate()).mean(),
-        critic_loss,
-        windows,
-        budget(300),
-        (1e-2, 5e-2),
-    )
+    def shift_loss(batch, random):
+        return -critic(generate()).mean()
+
+    steps = train_adversarially(shift, critic, shift_loss, critic_loss, windows, budget(300), 2e-2, 3)
     assert steps == 300 and not shift.training
     assert abs(generate().item() - 0.7) < 0.05
 
