@@ -67,11 +67,13 @@ def check_levels(rows: dict[str, dict[str, dict]], ours: str, unranked: tuple[st
             lambda row: row in DIFFUSION_RIVALS,
             1 - MARGIN,
         )
-        compare(
-            f"MAE of the ensemble mean no worse than the best of {' and '.join(REGRESSORS)}",
-            "mae_of_mean",
-            lambda row: row in REGRESSORS,
-        )
+        # Of skewed traffic the median has the least absolute error, not the mean, and it is what regressors learn.
+        for which in ("mean", "median"):
+            compare(
+                f"MAE of the ensemble {which} no worse than the best of {' and '.join(REGRESSORS)}",
+                f"mae_of_{which}",
+                lambda row: row in REGRESSORS,
+            )
         bars.append(
             {
                 "bar": f"{where}: spread/skill between {CALIBRATED[0]} and {CALIBRATED[1]}",
@@ -144,24 +146,22 @@ def paper_claim(datasets: dict[str, dict[str, dict[str, dict]]], ours: str, unra
         ours (`str`): ZoomDiff's row.
         unranked (`tuple[str, ...]`): Rows that take no part.
     """
-    count, failed = 0, []
+    count = failed = 0
     advantages: dict[str, list[float]] = {"all": [], "generative": []}
-    for title, rows in datasets.items():
+    for rows in datasets.values():
         for level, own in rows[ours].items():
             others = {row: scores for row, scores in rows.items() if row != ours and row not in unranked}
             generative = {row: scores for row, scores in others.items() if scores[level]["spread_skill"] is not None}
             for kind, part in (("all", others), ("generative", generative)):
                 if (best := lowest(part, level, "mae_of_sample", lambda row: True)) is not None:
                     advantages[kind].append(1 - own["mae_of_sample"] / best[1])
-                    if kind == "all" and advantages[kind][-1] < 0:
-                        failed.append(f"{title}, {level} (best: {best[0]})")
+                    failed += kind == "all" and advantages[kind][-1] < 0
             count += 1
     text = (
         f"The paper's claim is that ZoomDiff's errors are the lowest at every scale, {100 * PAPER_ADVANTAGE:.1f} % "
         f"below the second best on average. Here, its MAE of a sample is {_below(advantages['all'])} that of the best "
-        f"other system on average, and the lowest in {count - len(failed)} of {count} comparisons (dataset and level)"
+        f"other system on average, and the lowest in {count - failed} of {count} comparisons (dataset and level)."
     )
-    text += f"; not in {'; '.join(failed)}." if failed else "."
     if advantages["generative"]:
         text += (
             " A forecast without spread has an advantage in this score, which a sample's scatter adds to; of the "

@@ -43,6 +43,7 @@ SEEDS = (0,)
 # Score -> headline and which end is best.
 COLUMNS = {
     "mae_of_mean": ("MAE", "lowest"),
+    "mae_of_median": ("MAE, median", "lowest"),
     "mae_of_sample": ("MAE, sample", "lowest"),
     "rmse_of_mean": ("RMSE", "lowest"),
     "rmse_of_sample": ("RMSE, sample", "lowest"),

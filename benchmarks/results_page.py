@@ -54,17 +54,19 @@ def page(documents: dict[str, list[dict]]) -> str:
 
 
 def opening(claim: str, bars: list[dict]) -> str:
-    """The first paragraph: what does not hold. A bar reads "where: what", and those of one kind are named together."""
-    missed: dict[str, list[str]] = {}
+    """The first paragraph: what does not hold. A bar reads "where: what"; those of one kind are counted together."""
+    kinds: dict[str, list[bool | None]] = {}
     for line in bars:
-        if line["met"] is False:
-            where, _, what = line["bar"].rpartition(": ")
-            missed.setdefault(what, []).append(where)
+        kinds.setdefault(line["bar"].rpartition(": ")[2], []).append(line["met"])
+    missed = [
+        f"{what} (in {verdicts.count(False)} of {len(verdicts)} places)"
+        for what, verdicts in kinds.items()
+        if False in verdicts
+    ]
     text = claim
     if bars:
         text += f" Bars met: {sum(line['met'] is True for line in bars)} of {len(bars)}"
-        kinds = [f"{what} ({'; '.join(places)})" if any(places) else what for what, places in missed.items()]
-        text += f"; missed: {'. '.join(kinds)}." if kinds else "."
+        text += f"; missed: {'; '.join(missed)}." if missed else "."
     return text.strip()
 
 

@@ -15,6 +15,7 @@ def scores(crps, mae=1.0, spread_skill=1.0, wasserstein=0.1, mae_of_sample=1.4):
     return {
         "crps": crps,
         "mae_of_mean": mae,
+        "mae_of_median": 0.85 * mae,
         "mae_of_sample": mae_of_sample,
         "spread_skill": spread_skill,
         "wasserstein": wasserstein,
@@ -48,6 +49,7 @@ def test_bars_are_checked_against_the_best_of_those_they_name():
         "Wasserstein distance of the values lowest of all systems": False,  # that of DiT
         "CRPS at least 15 % below the best of CSDI, DiT and Diffusion-TS": False,  # 0.8 > 0.85 * 0.94
         "MAE of the ensemble mean no worse than the best of XGBoost and Transformer": False,
+        "MAE of the ensemble median no worse than the best of XGBoost and Transformer": False,
         "spread/skill between 0.8 and 1.2": True,
     }
     (text,) = (line["found"] for bar, line in found.items() if "15 %" in bar)
@@ -101,7 +103,6 @@ def test_the_claim_of_the_paper_is_held_against_all_and_against_those_with_a_dis
     text = paper_claim({"city": ROWS}, "ours", ("floor",))
     assert "55.6 % above that of the best other system" in text  # 1.4 against 0.9
     assert "the lowest in 0 of 1 comparisons" in text
-    assert "not in city, fine (best: XGBoost)" in text
     assert "it is 0.0 % below that of the best" in text
 
 
@@ -127,11 +128,12 @@ def test_the_first_paragraph_names_what_is_missed():
     lines = [
         {"bar": "city, fine: CRPS lowest", "met": False, "found": ""},
         {"bar": "city, coarse: CRPS lowest", "met": False, "found": ""},
+        {"bar": "other city, coarse: CRPS lowest", "met": None, "found": ""},
         {"bar": "calibrated", "met": True, "found": ""},
         {"bar": "few steps", "met": None, "found": ""},
     ]
     assert opening("The claim fails.", lines) == (
-        "The claim fails. Bars met: 1 of 4; missed: CRPS lowest (city, fine; city, coarse)."
+        "The claim fails. Bars met: 1 of 5; missed: CRPS lowest (in 2 of 3 places)."
     )
 
 

@@ -65,6 +65,20 @@ def test_point_scores_are_those_of_the_plain_functions(windows):
     assert scores["count"] == truth.size
 
 
+def test_the_median_of_a_skewed_law_has_the_smaller_absolute_error(rng):
+    width, members = 0.8, 64
+    samples, truth = (
+        rng.lognormal(0.0, width, (members, 4, 1, 168, 5, 7)),
+        rng.lognormal(0.0, width, (4, 1, 168, 5, 7)),
+    )
+    scores = scores_of(samples, truth)
+    # E|Y - median| and E|Y - mean| of a log-normal law
+    mean = math.exp(width**2 / 2)
+    assert scores["mae_of_median"] == pytest.approx(mean * math.erf(width / math.sqrt(2)), rel=0.03)
+    assert scores["mae_of_mean"] == pytest.approx(2 * mean * math.erf(width / 2 / math.sqrt(2)), rel=0.03)
+    assert scores["mae_of_median"] < scores["mae_of_mean"]
+
+
 def test_psnr_is_that_of_scikit_image(windows):
     samples, truth = windows
     scores = scores_of(samples[:1], truth)

@@ -103,6 +103,7 @@ class StreamingScores:
         errors = samples - truth
         error_of_mean = samples.mean(axis=0) - truth
         self._totals["absolute_of_mean"] += np.abs(error_of_mean).sum()
+        self._totals["absolute_of_median"] += np.abs(np.median(samples, axis=0) - truth).sum()
         self._totals["squared_of_mean"] += (error_of_mean**2).sum()
         self._totals["absolute_of_sample"] += np.abs(errors).sum() / len(samples)
         self._totals["squared_of_sample"] += (errors**2).sum() / len(samples)
@@ -168,7 +169,8 @@ class StreamingScores:
         Returns:
             `dict`:
             - `crps`: continuous ranked probability score, see [`fair_crps`]; for n = 1 the absolute error.
-            - `mae_*`, `rmse_*`: mean absolute and root mean squared error, `_of_mean` and `_of_sample`.
+            - `mae_*`, `rmse_*`: mean absolute and root mean squared error, `_of_mean` and `_of_sample`; the MAE also
+              `_of_median`, which is the forecast that minimises it: where traffic is skewed, the mean does not.
             - `sprmse_*`: RMSE of the averages over time, per place and window (the paper's spRMSE).
             - `psnr_*`: `20 log10(peak / rmse)` in dB, where the peak is the maximum of the truth; higher is better.
             - `energy_score`: CRPS of whole windows, `mean |x_i - y| - sum_{i<j} |x_i - x_j| / (n (n - 1))` with
@@ -203,6 +205,7 @@ class StreamingScores:
             scores[f"rmse_{kind}"] = rmse
             scores[f"sprmse_{kind}"] = np.sqrt(totals[f"squared_time_mean_{kind}"] / totals["places"])
             scores[f"psnr_{kind}"] = 20 * np.log10(self._peak / rmse) if self._peak > 0 and rmse > 0 else None
+        scores["mae_of_median"] = totals["absolute_of_median"] / count
         scores["energy_score"] = totals["energy"] / totals["windows"]
         spread = np.sqrt((self._members + 1) / self._members * totals["variance"] / count)
         scores["spread_skill"] = _ratio(spread, scores["rmse_of_mean"]) if several else None
