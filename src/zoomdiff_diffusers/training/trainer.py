@@ -406,6 +406,9 @@ class Trainer:
             partial = self.output_dir / ".training_summary.json.partial"
             partial.write_text(json.dumps(summary, indent=2), encoding="utf-8")
             partial.rename(self.output_dir / "training_summary.json")
+        # The last reference to the process group must not go with the wrapped model, at exit: its destructor would
+        # hold the interpreter's lock while it waits for a thread that needs the lock.
+        (self.model,) = self.accelerator.free_memory(self.model)
         self.accelerator.end_training()
         return summary
 
