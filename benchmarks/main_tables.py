@@ -224,7 +224,7 @@ def tables(results: list[dict]) -> str:
         "without a distribution its MAE. The last columns are errors of the autocorrelation, of Moran's I, of the "
         "hour of the daily peak and of the height of the peak. Systems of one level are trained once per level; the "
         "rows 'aggregated' take their finest level's samples for all levels. The best value is bold, the second best "
-        "in italics; the noise floor and the full chain, which generates a part of the windows only, are not ranked.\n",
+        "in italics; the noise floor and the full chain, which has a part of the windows only, are not ranked.\n",
         TRUST,
     ]
     for dataset, rows in rows_by_dataset(results).items():
