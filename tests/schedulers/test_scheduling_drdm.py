@@ -256,6 +256,17 @@ def test_default_few_steps_keep_the_spread(noise_shape, config, std):
         assert spread == pytest.approx(std, rel=0.05)
 
 
+@pytest.mark.parametrize("calls", [6, 7, 8, 10, 12, 20, 50])
+@pytest.mark.parametrize("std", [0.1, 0.2, 0.3, 0.6, 1.0, 1.3])
+def test_six_or_more_calls_keep_the_spread_on_the_wider_grid(calls, std):
+    grid = {"min_alpha_bar": 0.0067, "max_alpha_bar": 0.99995, "log_snr_power": 0.9}
+    scheduler = DRDMScheduler(spatial_factors=[1], temporal_factors=[1], **grid)
+    scheduler.set_timesteps(calls)
+    mean, spread = mean_and_spread(scheduler, 0, mean=0.8, std=std)
+    assert mean == pytest.approx(0.8, abs=0.01 * std)
+    assert spread == pytest.approx(std, rel=0.05)
+
+
 @pytest.mark.parametrize("calls", [7, 8, 10, 12, 20, 50])
 @pytest.mark.parametrize("std", [0.1, 0.2, 0.3, 0.6, 1.0, 1.3])
 def test_seven_or_more_calls_keep_the_spread(calls, std):
