@@ -85,7 +85,7 @@ class DRDMScheduler(SchedulerMixin, ConfigMixin):
         log_snr_power (`float`, defaults to 0.79):
             Exponent of the positions on the log-SNR grid: 1 is an even grid; below 1 the first steps are the longest,
             which keeps the spread of few calls right for wide data as well as for narrow ones. With these defaults, 7
-            or more calls per stage keep the spread of Gaussian data within 4 %. 7 calls leave it 1 to 3 % too small,
+            or more calls per stage keep the spread of Gaussian data within 4 %. 7 calls leave it 1 to 4 % too small,
             as a chain of 150 DDPM steps per stage does (2 to 4 %; 9 % for a standard deviation of 0.1). For 6 calls
             take 0.9 with abar from 0.0067 to 0.99995: they stay within 5 % then, and lose up to 7 % otherwise.
     """
