@@ -158,7 +158,8 @@ class ZoomDiffSystem(System):
 
     @property
     def num_parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.pipe.unet.parameters())
+        networks = [network for network in (self.pipe.regressor, self.pipe.unet) if network is not None]
+        return sum(parameter.numel() for network in networks for parameter in network.parameters())
 
     def full_chain(self) -> "ZoomDiffSystem":
         """The same trained network, sampled by every step of the trained chain with DDPM."""

@@ -90,6 +90,7 @@ class _ZoomDiff:
         with tempfile.TemporaryDirectory() as folder:
             self.system.pipe.save_pretrained(folder)
             words = ["--pretrained_pipeline", folder, "--learning_rate", str(FEW_SHOT_RATE), "--warmup_steps", "10"]
+            words += ["--regression_learning_rate", str(FEW_SHOT_RATE)]
             self.system = ZoomDiffSystem(words).fit(few, budget, self.seed)
 
     def score(self, target: BenchmarkData) -> dict:

@@ -22,6 +22,7 @@ from zoomdiff_diffusers import (
     Hierarchy,
     TrafficProcessor,
     ZoomDiffPipeline,
+    ZoomDiffRegressor,
     ZoomDiffUNet,
     bundled_model,
 )
@@ -34,13 +35,14 @@ COMPONENTS = {
     "hierarchy": Hierarchy,
     "traffic_processor": TrafficProcessor,
     "context_processor": ContextProcessor,
+    "regressor": ZoomDiffRegressor,
 }
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint") / "city"
-    tiny_pipeline().save_pretrained(folder)
+    tiny_pipeline(regression=True).save_pretrained(folder)
     return folder
 
 
@@ -58,6 +60,8 @@ def test_index_names_the_package_and_nothing_else_is_written(checkpoint):
         "context_processor/context_processor_config.json",
         "hierarchy/hierarchy_config.json",
         "model_index.json",
+        "regressor/config.json",
+        "regressor/diffusion_pytorch_model.safetensors",
         "scheduler/scheduler_config.json",
         "traffic_processor/traffic_processor_config.json",
         "unet/config.json",
@@ -72,11 +76,21 @@ def test_both_pipeline_classes_load_a_checkpoint(checkpoint, pipeline_class):
     pipe.set_progress_bar_config(disable=True)
     assert type(pipe) is ZoomDiffPipeline
     assert {name: type(component) for name, component in pipe.components.items()} == COMPONENTS
-    original = tiny_pipeline()
+    original = tiny_pipeline(regression=True)
     assert pipe.hierarchy.levels == original.hierarchy.levels
     assert pipe.context_processor.config.statistics == original.context_processor.config.statistics
     levels = pipe(random_context(), generator=seeded(), **FEW).levels
     assert_same_levels(levels, original(random_context(), generator=seeded(), **FEW).levels, rtol=1e-5, atol=1e-5)
+
+
+def test_a_checkpoint_without_a_regressor_loads(checkpoint, tmp_path):
+    tiny_pipeline().save_pretrained(tmp_path)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    assert index.pop("regressor") == [None, None]
+    for written in (True, False):  # checkpoints of before there was such a component do not name it
+        if not written:
+            (tmp_path / "model_index.json").write_text(json.dumps(index))
+        assert ZoomDiffPipeline.from_pretrained(tmp_path).regressor is None
 
 
 def test_single_components_load_from_their_folders(checkpoint):
@@ -86,7 +100,7 @@ def test_single_components_load_from_their_folders(checkpoint):
 
 
 def test_components_can_be_replaced_while_loading(checkpoint):
-    scheduler = DRDMScheduler(solver="ddim")
+    scheduler = DRDMScheduler(solver="ddim", coarsest_prior=True)
     hierarchy = Hierarchy(cell_size=100.0)
     pipe = ZoomDiffPipeline.from_pretrained(checkpoint, scheduler=scheduler, hierarchy=hierarchy)
     assert pipe.scheduler is scheduler and pipe.hierarchy is hierarchy

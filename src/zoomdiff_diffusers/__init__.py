@@ -13,7 +13,7 @@ from diffusers.pipelines.pipeline_loading_utils import ALL_IMPORTABLE_CLASSES, L
 from .configuration import ConfigurableComponent
 from .hierarchy import Hierarchy, Level
 from .hub import bundled_model
-from .models import ZoomDiffUNet
+from .models import ZoomDiffRegressor, ZoomDiffUNet
 from .pipelines import ZoomDiffPipeline, ZoomDiffPipelineOutput
 from .processors import ContextProcessor, ContextTensors, TrafficProcessor
 from .schedulers import DRDMScheduler
@@ -34,6 +34,7 @@ __all__ = [
     "TrafficProcessor",
     "ZoomDiffPipeline",
     "ZoomDiffPipelineOutput",
+    "ZoomDiffRegressor",
     "ZoomDiffUNet",
     "bundled_model",
 ]
@@ -44,7 +45,7 @@ def _register_with_diffusers():
     methods = {"ConfigurableComponent": ["save_pretrained", "from_pretrained"]}
     LOADABLE_CLASSES.setdefault(__name__, methods)
     ALL_IMPORTABLE_CLASSES.update(methods)
-    for public in (DRDMScheduler, ZoomDiffPipeline, ZoomDiffUNet):
+    for public in (DRDMScheduler, ZoomDiffPipeline, ZoomDiffRegressor, ZoomDiffUNet):
         setattr(diffusers, public.__name__, public)
 
 

@@ -15,7 +15,7 @@ from benchmarks.datasets import load
 from benchmarks.level_tables import level_tables
 from benchmarks.runner import cell_name
 from benchmarks.systems import ZoomDiffSystem
-from benchmarks.variants import levels_words, load_cities, run_variant
+from benchmarks.variants import WITHOUT_REGRESSION, levels_words, load_cities, run_variant
 from zoomdiff_diffusers.training.arguments import parse_arguments
 from zoomdiff_diffusers.training.trainer import build_hierarchy, build_scheduler
 
@@ -36,7 +36,7 @@ def cities():
 
 
 def scheduler_of(words):
-    arguments = parse_arguments([str(word) for word in words])
+    arguments = parse_arguments([*map(str, words), *WITHOUT_REGRESSION])
     hierarchy = build_hierarchy(arguments)
     return hierarchy, build_scheduler(hierarchy, arguments)
 

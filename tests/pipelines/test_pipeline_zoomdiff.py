@@ -10,7 +10,17 @@ import xarray
 from contracts.pipeline import FEW, PIPELINE_CHECKS, assert_consistent, assert_same_levels
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.tiny import HEIGHT, HOURS, WIDTH, random_context, seeded, tiny_pipeline, tiny_unet
+from support.tiny import (
+    HEIGHT,
+    HOURS,
+    LAYERS,
+    WIDTH,
+    random_context,
+    seeded,
+    tiny_pipeline,
+    tiny_regressor,
+    tiny_unet,
+)
 
 from zoomdiff_diffusers import (
     ContextProcessor,
@@ -366,6 +376,61 @@ def test_network_that_returns_nan_is_reported():
         pipe(random_context(), **FEW)
 
 
+# ---------------------------------------------------------------------------------------------------------- regression
+
+
+def forecasting_pipeline(channels=1) -> ZoomDiffPipeline:
+    """A denoiser that always answers "no residual": layers that start at zero, and the sample is predicted."""
+    pipe = tiny_pipeline(channels=channels, regression=True)
+    scheduler = DRDMScheduler(coarsest_prior=True, prediction_type="sample")
+    unet = ZoomDiffUNet.from_config(pipe.unet.config)
+    return ZoomDiffPipeline(**pipe.components | {"unet": unet, "scheduler": scheduler})
+
+
+def test_without_a_residual_the_pipeline_returns_the_sums_of_the_forecast():
+    pipe = forecasting_pipeline(channels=2)
+    contexts = [random_context(seed) for seed in range(2)]
+    levels = pipe(contexts, start="2026-03-04", num_samples_per_context=2, output_type="pt", **FEW).levels
+    tensors = pipe.context_processor(contexts, HOURS)
+    with torch.no_grad():
+        finest = pipe.traffic_processor.decode(pipe.regressor(tensors, HOURS, 2 * 24))
+    for level, name in enumerate(pipe.hierarchy.names):
+        expected = pipe.hierarchy.aggregate(finest, level).repeat_interleave(2, dim=0)
+        assert torch.allclose(levels[name], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_refining_without_a_residual_shares_out_in_proportion_to_the_forecast():
+    pipe = forecasting_pipeline()
+    given = torch.rand(1, 1, 2, 1, 2, generator=seeded()) * 100
+    given[0, 0, 0, 0, 0] = 0
+    refined = pipe.refine(given, "bs", random_context(), output_type="pt", **FEW).levels["grid_50m"]
+    with torch.no_grad():
+        forecast = pipe.traffic_processor.decode(
+            pipe.regressor(pipe.context_processor(random_context(), HOURS), HOURS)
+        )
+    total = pipe.hierarchy.upsample(pipe.hierarchy.aggregate(forecast, "bs"), "bs", "grid_50m")
+    expected = forecast / total * pipe.hierarchy.upsample(given, "bs", "grid_50m")
+    assert torch.allclose(refined, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_regressor_moves_the_samples_and_they_stay_consistent():
+    pipe = tiny_pipeline(regression=True)
+    levels = pipe(random_context(), generator=seeded(), **FEW).levels
+    assert_consistent(levels, pipe.hierarchy)
+    pipe.regressor.proj_out.bias.data += 1.0
+    assert pipe(random_context(), generator=seeded(), **FEW).levels["bs"].mean() > 1.5 * levels["bs"].mean()
+
+
+def test_a_denoiser_may_know_the_context_by_its_forecast_only():
+    pipe = tiny_pipeline(regression=True)
+    unet = tiny_unet([])
+    pipe = ZoomDiffPipeline(**pipe.components | {"unet": unet})
+    levels, others = (pipe(random_context(seed), generator=seeded(), **FEW).levels for seed in (0, 1))
+    assert not np.allclose(levels["grid_50m"], others["grid_50m"])
+    with pytest.raises(ValueError, match="`unet` and `context_processor`"):
+        ZoomDiffPipeline(**tiny_pipeline().components | {"unet": unet})
+
+
 # ---------------------------------------------------------------------------------------------------------- components
 
 
@@ -379,6 +444,15 @@ def test_network_that_returns_nan_is_reported():
         (
             {"context_processor": ContextProcessor([{"name": "a", "kind": "count", "channels": ["b"]}])},
             "`unet` and `context_processor` .* another schema",
+        ),
+        ({"scheduler": DRDMScheduler(coarsest_prior=True)}, "`scheduler` and `regressor` .* prior at stage 0"),
+        ({"regressor": tiny_regressor([])}, "`regressor` and `context_processor` .* context layers"),
+        (
+            {
+                "regressor": tiny_regressor(ContextProcessor(LAYERS).layer_specs, channels=2),
+                "scheduler": DRDMScheduler(coarsest_prior=True),
+            },
+            "`regressor` and `unet` .* channels",
         ),
     ],
 )

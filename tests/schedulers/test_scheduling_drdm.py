@@ -415,3 +415,30 @@ def test_a_carried_state_must_be_handed_on():
     scheduler.set_timesteps()
     with pytest.raises(ValueError, match=r"`sample` must be the `prev_sample` of the last call"):
         scheduler.begin_stage(1, (1, 1, 2, 3, 4), prior=torch.zeros(1, 1, 2, 3, 4))
+
+
+def test_the_coarsest_stage_may_have_a_prior():
+    scheduler = DRDMScheduler(coarsest_prior=True, data_std=[0.5, 1.0, 1.0, 1.0])
+    generator = torch.Generator().manual_seed(0)
+    clean, noise, prior = (torch.randn(2, 1, 2, 1, 3, generator=generator) for _ in range(3))
+    timesteps = torch.tensor([590.0, 470.0])
+    noisy = scheduler.add_noise(clean, noise, timesteps, prior)
+    signal, sigma = (part.float().reshape(2, 1, 1, 1, 1) for part in scheduler.signal_and_noise(timesteps))
+    assert torch.allclose(noisy, signal * (clean - prior) / 0.5 + sigma * noise, atol=1e-6)
+    scheduler.set_timesteps(8)
+    state = scheduler.begin_stage(0, clean.shape, prior, generator)
+    for timestep in scheduler.stage_timesteps(0):  # a perfect denoiser
+        velocity = (signal_at(scheduler, timestep) * state - (clean - prior) / 0.5) / noise_at(scheduler, timestep)
+        result = scheduler.step(velocity, timestep, state)
+        state = result.prev_sample
+    assert torch.allclose(result.level, clean, atol=1e-4)
+    with pytest.raises(ValueError, match="`prior` must have the shape"):
+        scheduler.begin_stage(0, clean.shape)
+
+
+def signal_at(scheduler, timestep):
+    return scheduler.signal_and_noise(timestep)[0].item()
+
+
+def noise_at(scheduler, timestep):
+    return scheduler.signal_and_noise(timestep)[1].item()

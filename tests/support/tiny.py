@@ -10,6 +10,7 @@ from zoomdiff_diffusers import (
     Hierarchy,
     TrafficProcessor,
     ZoomDiffPipeline,
+    ZoomDiffRegressor,
     ZoomDiffUNet,
 )
 
@@ -50,15 +51,26 @@ def tiny_unet(context_layers, gain=0.1, **config) -> ZoomDiffUNet:
     return unet
 
 
-def tiny_pipeline(channels=1, gain=0.1, scheduler=None, **unet_config) -> ZoomDiffPipeline:
+def tiny_regressor(context_layers, gain=0.1, **config) -> ZoomDiffRegressor:
+    torch.manual_seed(2)
+    small = {"latent_dim": 8, "hidden_dim": 12}
+    regressor = ZoomDiffRegressor(**small | config | {"context_layers": context_layers}).eval()
+    generator = torch.Generator().manual_seed(3)
+    for parameter in regressor.parameters():
+        parameter.data += gain * torch.randn(parameter.shape, generator=generator)
+    return regressor
+
+
+def tiny_pipeline(channels=1, gain=0.1, scheduler=None, regression=False, **unet_config) -> ZoomDiffPipeline:
     names = ["traffic", "users"][:channels]
     context_processor = ContextProcessor(LAYERS).fit([random_context(seed) for seed in range(2)])
     pipe = ZoomDiffPipeline(
         unet=tiny_unet(context_processor.layer_specs, gain, channels=channels, **unet_config),
-        scheduler=scheduler or DRDMScheduler(),
+        scheduler=scheduler or DRDMScheduler(coarsest_prior=regression),
         hierarchy=Hierarchy(),
         traffic_processor=TrafficProcessor(names, ["MB", "1"][:channels]).fit(random_traffic(channels=channels)),
         context_processor=context_processor,
+        regressor=tiny_regressor(context_processor.layer_specs, channels=channels) if regression else None,
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe

@@ -2,9 +2,10 @@
 import numpy as np
 import pytest
 import torch
-from support.tiny import tiny_unet
+from sklearn.metrics import mean_gamma_deviance
+from support.tiny import tiny_regressor, tiny_unet
 
-from zoomdiff_diffusers import DRDMScheduler, Hierarchy, TrafficProcessor
+from zoomdiff_diffusers import ContextTensors, DRDMScheduler, Hierarchy, TrafficProcessor
 from zoomdiff_diffusers.training.loss import DRDMLoss, masked_pyramid
 
 
@@ -163,3 +164,59 @@ def test_wrong_quotas_are_refused():
             make_loss(**options)
     with pytest.raises(ValueError, match="stage_weights"):
         make_loss(stage_weights=[1, 1, 1, -1])
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_loss_of_the_regression_is_the_gamma_deviance(masked):
+    loss = make_loss(scheduler=DRDMScheduler(coarsest_prior=True), regressor=tiny_regressor(LAYERS))
+    batch, processor = make_batch(mask=masked), loss.traffic_processor
+    context = ContextTensors(batch["static"], batch["temporal"], batch["present"])
+    offset, std = processor.config.offset[0], processor.config.std[0]
+    expected = []
+    for row in range(5):
+        part = context[row : row + 1]
+        with torch.no_grad():
+            forecast = processor.decode(loss.regressor(part, HOURS, batch["hour_of_week"][row]))
+        measured = batch["mask"][row] if masked else torch.ones(HOURS, HEIGHT, WIDTH, dtype=torch.bool)
+        truth = batch["traffic"][row, 0][measured]
+        expected.append(mean_gamma_deviance(1 + truth / offset, 1 + forecast[0, 0][measured] / offset) / std**2)
+    assert loss.regression_loss(batch, 0, list(range(5))).item() == pytest.approx(np.mean(expected), rel=1e-3)
+
+
+def test_the_regression_learns_the_mean_and_not_that_of_the_logarithm():
+    loss = make_loss(scheduler=DRDMScheduler(coarsest_prior=True), regressor=tiny_regressor(LAYERS, gain=0.0))
+    loss.regressor.requires_grad_(True)
+    batch = make_batch()
+    optimizer = torch.optim.Adam([loss.regressor.proj_out.bias], lr=0.02)
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss.regression_loss(batch, 0, list(range(5))).backward()
+        optimizer.step()
+    context = ContextTensors(batch["static"], batch["temporal"], batch["present"])
+    forecast = loss.forecast(context, HOURS, batch["hour_of_week"])
+    assert forecast[-1].mean().item() == pytest.approx(batch["traffic"].mean().item(), rel=0.01)
+    assert [level.shape for level in forecast] == [level.shape for level in loss.hierarchy.pyramid(batch["traffic"])]
+
+
+def test_a_forecast_guides_every_stage_and_is_not_trained_by_it():
+    loss = make_loss(scheduler=DRDMScheduler(coarsest_prior=True), regressor=tiny_regressor(LAYERS), prior_noise=0.0)
+    batch = make_batch()
+    total, _ = loss(batch, 3, list(range(5)))
+    total.backward()
+    assert all(parameter.grad is None for parameter in loss.regressor.parameters())
+    levels, _ = masked_pyramid(batch["traffic"], loss.hierarchy)
+    encoded = [loss.traffic_processor.encode(level) for level in levels]
+    context = ContextTensors(batch["static"], batch["temporal"], batch["present"])
+    forecast = loss.forecast(context, HOURS, batch["hour_of_week"])
+    _, prior = loss.original_and_prior(encoded, 0, forecast=forecast[0])
+    assert torch.allclose(loss.traffic_processor.decode(prior), forecast[0], rtol=1e-4, atol=1e-5)
+    for stage in (1, 2, 3):
+        _, prior = loss.original_and_prior(encoded, stage, forecast=forecast[stage])
+        physical = loss.traffic_processor.decode(prior)
+        sums = loss.hierarchy.aggregate(physical, stage - 1, source=stage)
+        assert torch.allclose(sums, levels[stage - 1], rtol=1e-4, atol=1e-4)
+        shares = physical / loss.hierarchy.upsample(sums, stage - 1, stage)
+        parents = loss.hierarchy.aggregate(forecast[stage], stage - 1, source=stage)
+        assert torch.allclose(
+            shares, forecast[stage] / loss.hierarchy.upsample(parents, stage - 1, stage), rtol=1e-3, atol=1e-3
+        )

@@ -70,7 +70,8 @@ def test_a_run_leaves_a_pipeline_logs_checkpoints_and_a_summary(finished):
     scores = summary["validations"][-1]["scores"]
     assert list(scores) == ["bs", "cell", "grid_100m", "grid_50m"]
     assert all(np.isfinite(list(level.values())).all() for level in scores.values())
-    assert [entry["step"] for entry in lines(folder)] == [2, 3, 3, 4, 6, 6]
+    assert [entry["step"] for entry in lines(folder)] == [0, 2, 3, 3, 4, 6, 6]
+    assert lines(folder)[0]["regression"] == summary["regression"]["loss"] > 0
     assert (folder / "validation-6.png").stat().st_size > 10_000
     averaged = load_file(folder / "checkpoint-6" / "ema.safetensors")
     saved = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
@@ -110,11 +111,11 @@ def test_two_processes_equal_one_and_accumulation_changes_nothing(finished, tmp_
     result = launch("--output_dir", tmp_path / "two", "--validation_areas", 0, processes=2)
     assert result.returncode == 0, result.stderr
     trainer("--output_dir", tmp_path / "parts", "--gradient_accumulation_steps", 2, "--validation_areas", 0).train()
-    expected = load_file(whole / "unet" / "diffusion_pytorch_model.safetensors")
     for run in ("two", "parts"):
-        found = load_file(tmp_path / run / "unet" / "diffusion_pytorch_model.safetensors")
-        assert max((value - found[name]).abs().max().item() for name, value in expected.items()) < 1e-5
-        losses = [line["loss"] for line in lines(tmp_path / run)]
+        for component in ("unet", "regressor"):
+            expected, found = (tensors(folder / component) for folder in (whole, tmp_path / run))
+            assert max((value - found[name]).abs().max().item() for name, value in expected.items()) < 1e-5
+        losses = [line["loss"] for line in lines(tmp_path / run) if "loss" in line]
         assert losses == pytest.approx([line["loss"] for line in lines(whole) if "loss" in line], rel=1e-5)
 
 
@@ -176,6 +177,25 @@ def test_a_time_budget_ends_the_run_and_training_learns(tmp_path):
     losses = [entry["loss"] for entry in trainer("--output_dir", tmp_path / "long", *words).train()["losses"]]
     assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:5])
     assert list((tmp_path / "long").glob("checkpoint-*")) == []
+
+
+def test_the_regressor_is_trained_first_and_explains_the_traffic(finished, tmp_path):
+    words = ["--validation_areas", 0, "--max_train_steps", 1, "--output_dir"]
+    long = trainer(*words, tmp_path / "long", "--regression_steps", 150).train()
+    assert long["regression"]["loss"] < 0.6 * finished[1]["regression"]["loss"]
+    assert max(long["statistics"]["data_std"]) < max(finished[1]["statistics"]["data_std"])
+    none = trainer(*words, tmp_path / "none", "--regression_steps", 0)
+    none.train()
+    pipe = ZoomDiffPipeline.from_pretrained(tmp_path / "none")
+    assert pipe.regressor is None and not pipe.scheduler.config.coarsest_prior
+    alone = trainer(*words, tmp_path / "alone", "--denoiser_context", "false")
+    alone.train()
+    pipe = ZoomDiffPipeline.from_pretrained(tmp_path / "alone")
+    assert pipe.unet.config.context_layers == [] and pipe.regressor.config.context_layers
+    with pytest.raises(ValueError, match="`regression_steps` must be positive"):
+        trainer(*words, tmp_path / "bad", "--denoiser_context", "false", "--regression_steps", 0)
+    with pytest.raises(ValueError, match="set `regression_steps` to 0"):
+        trainer(*words, tmp_path / "bad", "--adding", "continuous")
 
 
 def test_stations_and_traffic_without_context_train_and_generate(tmp_path):

@@ -8,6 +8,7 @@ import torch
 from diffusers.configuration_utils import register_to_config
 
 from ..configuration import ConfigurableComponent, as_json
+from ..hierarchy import Hierarchy
 
 
 # Above this, exp() leaves the range of float32 once hours and cells are summed up.
@@ -141,6 +142,33 @@ class TrafficProcessor(ConfigurableComponent):
         # An encoded zero comes back as rounding error of `mean`; below that resolution nothing can be told from zero.
         resolution = 4 * torch.finfo(values.dtype).eps * (1 + mean.abs())
         return torch.where(logarithm < resolution, 0.0, offset * torch.expm1(logarithm))
+
+    def encode_prior(
+        self,
+        hierarchy: Hierarchy,
+        stage: int,
+        state_level: int,
+        coarse: torch.Tensor | None,
+        forecast: torch.Tensor | None = None,
+    ) -> torch.Tensor | None:
+        """
+        z, from which a stage starts: the level before it in the shape of the stage's state, encoded.
+
+        With a forecast of the stage's own level, every coarse value is shared out in proportion to it instead of
+        evenly, and the coarsest level starts from its forecast.
+
+        Args:
+            hierarchy ([`Hierarchy`]): The levels.
+            stage (`int`): 0 is the coarsest.
+            state_level (`int`): The level whose shape the stage's state has; that of the stage, with a forecast.
+            coarse (`torch.Tensor`): (B, C, T', H', W') of the level before, as physical means; none for stage 0.
+            forecast (`torch.Tensor`, *optional*): (B, C, T, H, W) of the stage's level, as physical means.
+        """
+        if stage == 0:
+            return None if forecast is None else self.encode(forecast)
+        if forecast is None:
+            return self.encode(hierarchy.upsample(coarse, stage - 1, state_level))
+        return self.encode(hierarchy.reconcile(forecast, coarse, stage))
 
     def _constants(self, values: torch.Tensor) -> list[torch.Tensor]:
         return [x.to(values.device, values.dtype) for x in (self._offset, self._mean, self._std, self._limit)]

@@ -76,6 +76,8 @@ class DRDMScheduler(SchedulerMixin, ConfigMixin):
             `"blend"` mixes it into the predicted level with the weight `prior_weight`, and `"as_printed"` is Eq. 10-12
             with z subtracted at the end of the stage.
         prior_weight (`float`, defaults to 0.5): Weight of z in `"blend"`.
+        coarsest_prior (`bool`, defaults to `False`):
+            Stage 0 has a z too, such as a regression on the context. Otherwise it has none, as in the paper.
         prediction_type (`str`, defaults to `"v_prediction"`): `"v_prediction"`, `"sample"` or `"epsilon"`.
         data_std (`list[float]`, *optional*): Standard deviation of the diffused quantity per stage, defaults to ones.
         solver (`str`, defaults to `"dpmsolver++"`): Second-order multistep `"dpmsolver++"`, `"ddim"` or `"ddpm"`.
@@ -110,6 +112,7 @@ class DRDMScheduler(SchedulerMixin, ConfigMixin):
         zero_terminal_snr: bool = True,
         prior_type: str = "residual",
         prior_weight: float = 0.5,
+        coarsest_prior: bool = False,
         prediction_type: str = "v_prediction",
         data_std: list[float] | None = None,
         solver: str = "dpmsolver++",
@@ -339,7 +342,7 @@ class DRDMScheduler(SchedulerMixin, ConfigMixin):
             original_samples (`torch.Tensor`): (B, ...) level that each timestep's stage noises, in model space.
             noise (`torch.Tensor`): Same shape.
             timesteps (`torch.Tensor`): (B,) continuous n; stages may differ within the batch.
-            prior (`torch.Tensor`, *optional*): z, same shape; not read where the stage is 0.
+            prior (`torch.Tensor`, *optional*): z, same shape; not read in stage 0 without `coarsest_prior`.
         """
         signal, sigma = self._coefficients(timesteps, original_samples)
         return signal * self._to_diffused(original_samples, timesteps, prior) + sigma * noise
@@ -370,25 +373,27 @@ class DRDMScheduler(SchedulerMixin, ConfigMixin):
         return (sample - sigma * (model_output + self._printed_prior(timestep, prior, sample))) / signal
 
     def _guide(self, timesteps, prior, like):
-        """z / data_std, zero in stage 0, and data_std, both ready to combine with `like`."""
+        """z / data_std, zero where a stage has no z, and data_std, both ready to combine with `like`."""
         stage = self.stage_of(timesteps)
         std = _broadcast(torch.tensor(self.data_std, dtype=torch.float64)[stage], like)
-        if self.config.prior_type == "none" or bool((stage == 0).all()):
+        guided = stage >= (0 if self.config.coarsest_prior else 1)
+        if self.config.prior_type == "none" or not bool(guided.any()):
             return torch.zeros_like(like), std
         if prior is None or prior.shape != like.shape:
             found = prior if prior is None else tuple(prior.shape)
             raise ValueError(f"`prior` must have the shape {tuple(like.shape)} of the sample, but is {found}.")
-        return prior.to(like) / std * _broadcast(stage > 0, like), std
+        return prior.to(like) / std * _broadcast(guided, like), std
 
     def _to_diffused(self, original_samples, timesteps, prior):
         guide, std = self._guide(timesteps, prior, original_samples)
         return original_samples / std + PRIOR_SIGN[self.config.prior_type] * guide
 
     def _blend(self, timesteps, prior, like):
-        """z / data_std and its weight in the prediction, both 0 in stage 0."""
+        """z / data_std and its weight in the prediction, both 0 where a stage has no z."""
         if self.config.prior_type != "blend":
             return 0.0, 0.0
-        weight = self.config.prior_weight * _broadcast(self.stage_of(timesteps) > 0, like)
+        guided = self.stage_of(timesteps) >= (0 if self.config.coarsest_prior else 1)
+        weight = self.config.prior_weight * _broadcast(guided, like)
         return self._guide(timesteps, prior, like)[0], weight
 
     def _printed_prior(self, timesteps, prior, like):
@@ -408,7 +413,8 @@ class DRDMScheduler(SchedulerMixin, ConfigMixin):
         Args:
             stage (`int`): 0 is the coarsest.
             shape (`tuple[int]`): (B, C, T, H, W) of the state, see `state_level`.
-            prior (`torch.Tensor`, *optional*): z, the finished coarser level in this shape; needed unless stage is 0.
+            prior (`torch.Tensor`, *optional*): z, the finished coarser level in this shape; stage 0 has none
+                without `coarsest_prior`.
             generator (`torch.Generator` or `list[torch.Generator]`, *optional*): One, or one per sample.
             device (`torch.device`, *optional*): Device of the state.
             dtype (`torch.dtype`, *optional*): Type of the state.

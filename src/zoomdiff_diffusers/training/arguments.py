@@ -21,6 +21,13 @@ class ModelArguments:
             "help": "Arguments of `ZoomDiffUNet` (widths, depths ...); channels, factors and layers are filled in."
         },
     )
+    denoiser_context: bool = field(
+        default=True,
+        metadata={
+            "help": "Show the context to the denoiser too. Where places are few, false keeps it from knowing them by "
+            "heart: it then sees the context's forecast only. Needs `regression_steps`."
+        },
+    )
     pretrained_pipeline: str | None = field(
         default=None,
         metadata={"help": "Folder or Hub id of a saved pipeline to continue from (weights and statistics)."},
@@ -154,6 +161,14 @@ class TrainingArguments:
     ema_decay: float = field(
         default=0.999, metadata={"help": "Largest decay of the averaged weights, which are saved."}
     )
+    regression_steps: int = field(
+        default=400,
+        metadata={
+            "help": "Steps of the regressor before those of the denoiser; 0 for none, as in the paper. Under "
+            "`max_train_seconds` it takes a quarter of the time at most."
+        },
+    )
+    regression_learning_rate: float = field(default=5e-3, metadata={"help": "Peak learning rate of the regressor."})
     prior_noise: float = field(
         default=0.1, metadata={"help": "Largest std of the noise on the encoded coarse level that guides a stage."}
     )
@@ -206,7 +221,14 @@ class Arguments:
             (training, ("max_train_steps", "batch_size", "gradient_accumulation_steps", "checkpointing_steps")),
             (
                 training,
-                ("checkpoints_total_limit", "validation_steps", "logging_steps", "learning_rate", "max_grad_norm"),
+                (
+                    "checkpoints_total_limit",
+                    "validation_steps",
+                    "logging_steps",
+                    "learning_rate",
+                    "regression_learning_rate",
+                    "max_grad_norm",
+                ),
             ),
             (data, ("crop_hours", "crop_height", "crop_width", "crop_alignment", "city_height", "city_width")),
             (data, ("train_cities", "city_weeks")),
@@ -224,11 +246,14 @@ class Arguments:
             raise ValueError("`spatial_scales` and `temporal_scales` go together; only one of them is given.")
         if hierarchy.levels is not None and hierarchy.spatial_scales is not None:
             raise ValueError("Give either `levels` or `spatial_scales` and `temporal_scales`, not both.")
-        for name in ("prior_noise", "context_noise"):
+        for name in ("prior_noise", "context_noise", "regression_steps"):
             if getattr(training, name) < 0:
                 raise ValueError(f"`{name}` must not be negative, got {getattr(training, name)}.")
         if data.traffic_offset <= 0:
             raise ValueError(f"`traffic_offset` must be positive, got {data.traffic_offset}.")
+        fresh = self.model.pretrained_pipeline is None
+        if fresh and not self.model.denoiser_context and training.regression_steps == 0:
+            raise ValueError("`denoiser_context` is false: `regression_steps` must be positive, but is 0.")
         if not 0 <= data.start_hour < 168:
             raise ValueError(f"`start_hour` is an hour of the week, 0 to 167, got {data.start_hour}.")
         if training.validation_areas and training.validation_samples < 2:

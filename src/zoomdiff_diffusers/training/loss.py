@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..hierarchy import Hierarchy
-from ..models import ZoomDiffUNet
+from ..models import ZoomDiffRegressor, ZoomDiffUNet
 from ..processors import ContextTensors, TrafficProcessor
 from ..schedulers import DRDMScheduler
 
@@ -77,6 +77,7 @@ class DRDMLoss(nn.Module):
             Standard deviation of the noise on the normalised static layers: it keeps a network that sees few places
             from knowing them by heart.
         seed (`int`, defaults to 0): Seed.
+        regressor (`ZoomDiffRegressor`, *optional*): Its forecasts guide every stage. The loss does not train it.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class DRDMLoss(nn.Module):
         context_dropout: float = 0.0,
         context_noise: float = 0.0,
         seed: int = 0,
+        regressor: ZoomDiffRegressor | None = None,
     ):
         super().__init__()
         stages = len(hierarchy)
@@ -108,6 +110,7 @@ class DRDMLoss(nn.Module):
             hierarchy,
             traffic_processor,
         )
+        self.regressor = None if regressor is None else regressor.requires_grad_(False)
         self.stage_weights = stage_weights
         self.prior_noise, self.context_noise = prior_noise, context_noise
         self.layer_dropout, self.context_dropout = layer_dropout, context_dropout
@@ -131,42 +134,76 @@ class DRDMLoss(nn.Module):
             The weighted loss and the unweighted loss of every stage (K,), both to be summed over the parts of the
             batch: each is the sum over the items at hand divided by the number of items in the global batch.
         """
-        levels, weights = masked_pyramid(batch["traffic"], self.hierarchy, batch.get("mask"))
-        levels = [self.traffic_processor.encode(level) for level in levels]
-        present = batch["present"] * self._kept_layers(step, indices, batch["present"])
-        static = self._noisy_static(batch["static"], step, indices)
-        context = ContextTensors(static, batch.get("temporal"), present)
+        levels, weights, context = self._encoded(batch, step, indices)
+        forecast = self.forecast(context, levels[-1].shape[2], batch["hour_of_week"])
         losses = []
         for stage, positions in enumerate(self.positions):
             rows = [row for row, index in enumerate(indices) if index in positions]
             if not rows:
                 losses.append(levels[0].new_zeros(()))
                 continue
-            errors = self._stage_errors(levels, context, batch["hour_of_week"], stage, step, indices, rows)
+            errors = self._stage_errors(levels, context, forecast, batch["hour_of_week"], stage, step, indices, rows)
             weight = None if weights is None else weights[self.scheduler.target_level(stage)]
             losses.append(_item_means(errors, weight if weight is None else weight[rows]).sum() / len(positions))
         losses = torch.stack(losses)
         return (losses * losses.new_tensor(self.stage_weights)).sum(), losses.detach()
 
-    def _stage_errors(self, levels, context, hour_of_week, stage, step, indices, rows) -> torch.Tensor:
+    def _stage_errors(self, levels, context, forecast, hour_of_week, stage, step, indices, rows) -> torch.Tensor:
         """Squared errors (b, C, T_k, H_k, W_k) of the items `rows` at one stage, in the shape of the level."""
         items = [indices[row] for row in rows]
         generators = [seeded_generator(self.seed, ITEM_STREAM, step, stage, item) for item in items]
         selected = [level[rows] for level in levels]
-        original, prior = self.original_and_prior(selected, stage, generators)
+        part = context if len(rows) == len(indices) else context[rows]
+        original, prior = self.original_and_prior(selected, stage, generators, forecast and forecast[stage][rows])
         noise = _randn(original, generators)
         timesteps = self._timesteps(stage, step, items).to(original.device)
         noisy = self.scheduler.add_noise(original, noise, timesteps, prior)
         target = self.scheduler.get_target(original, noise, timesteps, prior)
-        part = context if len(rows) == len(indices) else context[rows]
         embedding = self.unet.encode_context(part, stage)
         output = self.unet(noisy, timesteps, stage, prior, embedding, hour_of_week[rows]).sample
         errors = (output.float() - target) ** 2
         state, goal = self.scheduler.state_level(stage), self.scheduler.target_level(stage)
         return errors if state == goal else self.hierarchy.aggregate(errors, goal, source=state)
 
+    def regression_loss(self, batch: dict[str, torch.Tensor], step: int, indices: list[int]) -> torch.Tensor:
+        r"""
+        Gamma deviance of the regressor at the finest level, a scalar; arguments as in `forward`.
+
+        With r = (1 + x / o) / (1 + forecast / o) it is $2 (r - 1 - \log r) / \sigma^2$ (McCullagh & Nelder 1989, Sec.
+        8.3): about the squared error in the model's space, but smallest at the mean of x and not of its logarithm,
+        so that sums of the forecast are forecasts of the sums.
+        """
+        levels, weights, context = self._encoded(batch, step, indices)
+        forecast = self.regressor(context, levels[-1].shape[2], batch["hour_of_week"]).float()
+        scale = levels[-1].new_tensor(self.traffic_processor.config.std).reshape(-1, 1, 1, 1)
+        logarithm = scale * (levels[-1] - forecast)
+        deviance = 2 * (torch.expm1(logarithm) - logarithm) / scale**2
+        return _item_means(deviance, None if weights is None else weights[-1]).mean()
+
+    @torch.no_grad()
+    def forecast(
+        self, context: ContextTensors, num_steps: int, hour_of_week: torch.Tensor
+    ) -> list[torch.Tensor] | None:
+        """The regressor's forecast of every level (b, C, T_k, H_k, W_k), physical; none without a regressor."""
+        if self.regressor is None:
+            return None
+        finest = self.regressor(context, num_steps, hour_of_week).float()
+        return self.hierarchy.pyramid(self.traffic_processor.decode(finest))
+
+    def _encoded(self, batch: dict[str, torch.Tensor], step: int, indices: list[int]):
+        """Encoded levels, measured fractions or None, and the context with noise and dropped layers."""
+        levels, weights = masked_pyramid(batch["traffic"], self.hierarchy, batch.get("mask"))
+        levels = [self.traffic_processor.encode(level) for level in levels]
+        present = batch["present"] * self._kept_layers(step, indices, batch["present"])
+        static = self._noisy_static(batch["static"], step, indices)
+        return levels, weights, ContextTensors(static, batch.get("temporal"), present)
+
     def original_and_prior(
-        self, levels: list[torch.Tensor], stage: int, generators: list[torch.Generator] | None = None
+        self,
+        levels: list[torch.Tensor],
+        stage: int,
+        generators: list[torch.Generator] | None = None,
+        forecast: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
         The level that a stage diffuses and its prior z, both in the shape of the stage's state, encoded.
@@ -175,18 +212,22 @@ class DRDMLoss(nn.Module):
             levels (`list[torch.Tensor]`): Encoded levels (b, C, T_k, H_k, W_k).
             stage (`int`): 0 is the coarsest.
             generators (`list[torch.Generator]`, *optional*): One per item, for the noise on z; none leaves z exact.
+            forecast (`torch.Tensor`, *optional*): The regressor's of this level, see `encode_prior`.
         """
         state = self.scheduler.state_level(stage)
         target = self.scheduler.target_level(stage)
         original = self.hierarchy.upsample(levels[target], target, state)
         if stage == 0:
-            return original, None
+            return original, None if forecast is None else self.traffic_processor.encode(forecast)
         coarse = levels[stage - 1]
         if generators is not None and self.prior_noise > 0:
             draws = [torch.rand((), generator=generator).item() for generator in generators]
             scale = coarse.new_tensor(draws).reshape(-1, 1, 1, 1, 1) * self.prior_noise
             coarse = coarse + scale * _randn(coarse, generators)
-        return original, self.hierarchy.upsample(coarse, stage - 1, state)
+        if forecast is None:
+            return original, self.hierarchy.upsample(coarse, stage - 1, state)
+        coarse = self.traffic_processor.decode(coarse)
+        return original, self.traffic_processor.encode_prior(self.hierarchy, stage, state, coarse, forecast)
 
     def _timesteps(self, stage: int, step: int, items: list[int]) -> torch.Tensor:
         """Stratified over the stage's items in the global batch, of which `items` are at hand."""
@@ -211,11 +252,11 @@ class DRDMLoss(nn.Module):
     @torch.no_grad()
     def measure_data_std(self, batch: dict[str, torch.Tensor]) -> list[float]:
         """Standard deviation of every stage's diffused quantity over a batch, for `DRDMScheduler(data_std=...)`."""
-        levels, weights = masked_pyramid(batch["traffic"], self.hierarchy, batch.get("mask"))
-        levels = [self.traffic_processor.encode(level) for level in levels]
+        levels, weights, context = self._encoded(batch, 0, list(range(len(batch["traffic"]))))
         stds = []
+        forecast = self.forecast(context, levels[-1].shape[2], batch["hour_of_week"])
         for stage, end in enumerate(self.scheduler.boundaries):
-            original, prior = self.original_and_prior(levels, stage)
+            original, prior = self.original_and_prior(levels, stage, forecast=forecast and forecast[stage])
             timesteps = torch.full((len(original),), end - 0.5)
             signal = self.scheduler.signal_and_noise(timesteps)[0][0].item()
             diffused = self.scheduler.add_noise(original, torch.zeros_like(original), timesteps, prior) / signal

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from ..data.datasets import TrafficArea, TrafficWindows, load_areas, smoothed_layers, stack_windows
 from ..hierarchy import Hierarchy, resolve_stages
-from ..models import ZoomDiffUNet
+from ..models import ZoomDiffRegressor, ZoomDiffUNet
 from ..processors import ContextProcessor, TrafficProcessor
 from ..schedulers import DRDMScheduler
 from .arguments import Arguments, HierarchyArguments, SchedulerArguments
@@ -32,6 +32,7 @@ from .checkpoints import (
     save_checkpoint,
 )
 from .loss import DRDMLoss
+from .regression import fit_regressor
 from .validation import sample_levels, score_levels
 
 
@@ -78,6 +79,7 @@ class Trainer:
         self._build()
         self._prepare_optimisation()
         self.step, self.seconds, self.losses, self.validations = 0, 0.0, [], []
+        self.regression = None  # seconds and loss of the regressor's training, once it is done
         if self.checkpoint is not None:
             self._resume()
 
@@ -133,6 +135,7 @@ class Trainer:
         training = self.arguments.training
         scheduler = source.scheduler if source else build_scheduler(self.hierarchy, self.arguments)
         self.unet = source.unet if source else self._build_unet(scheduler)
+        regressor = source.regressor if source else self._build_regressor(scheduler)
         if training.gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
         self.loss = DRDMLoss(
@@ -148,11 +151,17 @@ class Trainer:
             context_dropout=training.context_dropout,
             context_noise=training.context_noise,
             seed=training.seed,
+            regressor=regressor,
         )
-        if source is None:
-            sample = stack_windows(self.windows.draw(number) for number in range(STATISTICS_WINDOWS))
-            std = self.loss.measure_data_std(sample)
-            self.loss.scheduler = DRDMScheduler.from_config(scheduler.config, data_std=std)
+        self.measures_data_std = source is None
+        if source is None and regressor is None:
+            self._measure_data_std()
+
+    def _measure_data_std(self) -> None:
+        sample = stack_windows(self.windows.draw(number) for number in range(STATISTICS_WINDOWS))
+        device = self.accelerator.device
+        std = self.loss.measure_data_std({name: values.to(device) for name, values in sample.items()})
+        self.loss.scheduler = DRDMScheduler.from_config(self.loss.scheduler.config, data_std=std)
 
     def _layer_dropout(self) -> list[float]:
         """The probability of every layer, in the order of the schema."""
@@ -166,7 +175,7 @@ class Trainer:
     def _build_unet(self, scheduler: DRDMScheduler) -> ZoomDiffUNet:
         factors = [scheduler.state_factors(stage) for stage in range(len(self.hierarchy))]
         return ZoomDiffUNet(
-            context_layers=self.context_processor.layer_specs,
+            context_layers=self.context_processor.layer_specs if self.arguments.model.denoiser_context else [],
             channels=len(self.traffic_processor.channels),
             spatial_factors=[spatial for spatial, _ in factors],
             temporal_factors=[temporal for _, temporal in factors],
@@ -174,6 +183,14 @@ class Trainer:
                 "coarsest_unit": [self.hierarchy.temporal_factors[0], self.hierarchy.spatial_factors[0]],
                 **self.arguments.model.unet,
             },
+        )
+
+    def _build_regressor(self, scheduler: DRDMScheduler) -> ZoomDiffRegressor | None:
+        if self.arguments.training.regression_steps == 0:
+            return None
+        return ZoomDiffRegressor(
+            context_layers=self.context_processor.layer_specs,
+            channels=len(self.traffic_processor.channels),
         )
 
     def _prepare_optimisation(self) -> None:
@@ -195,6 +212,10 @@ class Trainer:
 
     def _resume(self) -> None:
         state = read_state(self.checkpoint)
+        if self.loss.regressor is not None:
+            self.loss.regressor.load_state_dict(read_tensors(self.checkpoint, "regressor"))
+            std = state["statistics"]["data_std"]  # it was measured with the regressor
+            self.loss.scheduler = DRDMScheduler.from_config(self.loss.scheduler.config, data_std=std)
         if state["statistics"] != self._statistics():
             raise ValueError(f"'{self.checkpoint}' was made from other data: their statistics differ.")
         self.unet.load_state_dict(read_tensors(self.checkpoint, "unet"))
@@ -205,6 +226,7 @@ class Trainer:
         restore_optimizer(self.optimizer, self.parameter_names, read_tensors(self.checkpoint, "optimizer"))
         self.step, self.seconds = state["step"], state["seconds"]
         self.losses, self.validations = state["losses"], state["validations"]
+        self.regression = state["regression"]
 
     def _statistics(self) -> dict:
         """Everything that was fitted to the data, JSON-safe."""
@@ -223,10 +245,12 @@ class Trainer:
         count = sum(parameter.numel() for parameter in self.unet.parameters())
         message = f"{count} parameters, {len(self.windows.areas)} areas, {self.accelerator.device}"
         logger.info(message, main_process_only=True)
-        bar = tqdm(total=training.max_train_steps, initial=self.step, disable=not main, desc="train", unit="step")
         start = time.monotonic() - self.seconds
+        if self.loss.regressor is not None and training.regression_steps > 0 and self.regression is None:
+            self._fit_regressor()
+        bar = tqdm(total=training.max_train_steps, initial=self.step, disable=not main, desc="train", unit="step")
         running = []
-        while self.step < training.max_train_steps and not self._out_of_time():
+        while self.step < training.max_train_steps and not (self.step > 0 and self._out_of_time()):
             running.append(self._train_step())
             self.step += 1
             self.seconds = self._agreed_seconds(time.monotonic() - start)
@@ -242,6 +266,15 @@ class Trainer:
         if running:
             self._log_losses(running)
         return self._finish()
+
+    def _fit_regressor(self) -> None:
+        start = time.monotonic()
+        loss = fit_regressor(self.loss, self.windows, self.arguments.training, self.accelerator)
+        if self.measures_data_std:
+            self._measure_data_std()
+        seconds = self._agreed_seconds(time.monotonic() - start)
+        self.regression = {"seconds": seconds, "loss": loss}
+        self._log({"regression": loss})
 
     def _due(self, steps: int) -> bool:
         return self.step % steps == 0
@@ -282,7 +315,8 @@ class Trainer:
         training = self.arguments.training
         progress = self.step / training.max_train_steps
         if training.max_train_seconds is not None:
-            progress = max(progress, self.seconds / training.max_train_seconds)
+            before = self.regression["seconds"] if self.regression is not None else 0.0
+            progress = max(progress, (self.seconds - before) / max(training.max_train_seconds - before, 1e-6))
         warmup = min(1.0, (self.step + 1) / max(1, training.warmup_steps))
         return training.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
@@ -373,8 +407,11 @@ class Trainer:
                 "ema": dict(zip(names, self.ema.shadow_params)),
                 "optimizer": flatten_optimizer(self.optimizer, self.parameter_names),
             }
+            if self.loss.regressor is not None:
+                tensors["regressor"] = self.loss.regressor.state_dict()
             state = {
                 "seconds": self.seconds,
+                "regression": self.regression,
                 "losses": self.losses,
                 "validations": self.validations,
                 "statistics": self._statistics(),
@@ -394,6 +431,10 @@ class Trainer:
             "seconds": self.seconds,
             "seed": training.seed,
             "parameters": sum(parameter.numel() for parameter in self.unet.parameters()),
+            "regressor_parameters": sum(parameter.numel() for parameter in self.loss.regressor.parameters())
+            if self.loss.regressor is not None
+            else 0,
+            "regression": self.regression,
             "losses": self.losses,
             "validations": self.validations,
             "statistics": self._statistics(),
@@ -422,6 +463,7 @@ class Trainer:
             hierarchy=self.hierarchy,
             traffic_processor=self.traffic_processor,
             context_processor=self.context_processor,
+            regressor=self.loss.regressor,
         )
 
 
@@ -437,6 +479,10 @@ def build_hierarchy(arguments: Arguments) -> Hierarchy:
 def build_scheduler(hierarchy: Hierarchy, arguments: Arguments) -> DRDMScheduler:
     """One stage per level; the boundaries are those of the resolution greediness preference unless they are given."""
     given = {name: value for name, value in vars(arguments.scheduler).items() if value is not None}
+    if arguments.training.regression_steps > 0:
+        if "continuous" in (arguments.scheduler.adding, arguments.scheduler.denoising):
+            raise ValueError("A regressor needs segmented `adding` and `denoising`: set `regression_steps` to 0.")
+        given["coarsest_prior"] = True
     group = arguments.hierarchy
     if group.spatial_scales is not None and "boundaries" not in given:
         total = given.get("num_train_timesteps", 600)

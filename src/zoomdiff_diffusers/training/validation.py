@@ -40,10 +40,12 @@ def sample_levels(
     hours = windows["hour_of_week"].repeat_interleave(num_samples)
     generators = [seeded_generator(seed, VALIDATION_STREAM, index) for index in range(count * num_samples)]
     shapes = hierarchy.shapes(*finest)
-    levels, coarse, prior, state = [], None, None, None
+    forecast = loss.forecast(context, finest[0], hours)
+    levels, coarse, state = [], None, None
     for stage in range(len(hierarchy)):
         level = scheduler.state_level(stage)
         shape = (count * num_samples, channels, *shapes[level])
+        prior = processor.encode_prior(hierarchy, stage, level, coarse, forecast and forecast[stage])
         state = scheduler.begin_stage(
             stage, shape, prior=prior, generator=generators, device=unet.device, dtype=torch.float32, sample=state
         )
@@ -57,9 +59,6 @@ def sample_levels(
         values = hierarchy.aggregate(values, stage, source=level)
         coarse = values if stage == 0 else hierarchy.reconcile(values, coarse, stage)
         levels.append(coarse.unflatten(0, (count, num_samples)).transpose(0, 1).cpu())
-        if stage + 1 < len(hierarchy):
-            following = scheduler.state_level(stage + 1)
-            prior = processor.encode(hierarchy.upsample(coarse, stage, following))
     return levels
 
 

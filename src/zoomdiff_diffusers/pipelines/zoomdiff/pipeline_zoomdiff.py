@@ -17,7 +17,7 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from ...data.stores import levels_to_datatree
 from ...hierarchy import Hierarchy
-from ...models.unet_zoomdiff import ZoomDiffUNet
+from ...models import ZoomDiffRegressor, ZoomDiffUNet
 from ...processors import ContextProcessor, ContextTensors, TrafficProcessor
 from ...schedulers import DRDMScheduler
 from .inputs import as_traffic, expand_generators, parse_start
@@ -46,6 +46,11 @@ class _Request:
     callback: Callable | None
     callback_inputs: list[str]
     measured: MeasuredTraffic | None = None
+    forecast: list[torch.Tensor] | None = None  # per level, one entry per context
+
+    @property
+    def hour_of_week(self) -> int:
+        return self.start.weekday() * 24 + self.start.hour
 
 
 class ZoomDiffPipeline(DiffusionPipeline):
@@ -64,12 +69,16 @@ class ZoomDiffPipeline(DiffusionPipeline):
         hierarchy ([`Hierarchy`]): The levels, coarse to fine.
         traffic_processor ([`TrafficProcessor`]): Transform between physical traffic and the network's space.
         context_processor ([`ContextProcessor`]): Schema and normalisation of the urban context.
+        regressor ([`ZoomDiffRegressor`], *optional*):
+            Forecast of every level from the context. With it, a stage starts from the level before shared out in
+            proportion to the forecast; without it, shared out evenly, as in the paper.
 
     Raises:
         ValueError: If the components do not belong together.
     """
 
     _callback_tensor_inputs = ["latents"]
+    _optional_components = ["regressor"]
 
     def __init__(
         self,
@@ -78,6 +87,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
         hierarchy: Hierarchy,
         traffic_processor: TrafficProcessor,
         context_processor: ContextProcessor,
+        regressor: ZoomDiffRegressor | None = None,
     ):
         super().__init__()
         self.register_modules(
@@ -86,6 +96,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
             hierarchy=hierarchy,
             traffic_processor=traffic_processor,
             context_processor=context_processor,
+            regressor=regressor,
         )
         self.check_components()
 
@@ -97,12 +108,26 @@ class ZoomDiffPipeline(DiffusionPipeline):
         config = self.unet.config
         network = list(zip(config.spatial_factors, config.temporal_factors))
         layers = [dict(layer) for layer in config.context_layers]
+        if self.regressor is not None and not layers:  # a denoiser that knows the context by its forecast only
+            layers = self.context_processor.layer_specs
         comparisons = [
             ("scheduler", "hierarchy", "(spatial, temporal) factors", stages, levels),
             ("unet", "scheduler", "(spatial, temporal) factors of the states", network, states),
             ("unet", "context_processor", "context layers", layers, self.context_processor.layer_specs),
             ("unet", "traffic_processor", "traffic channels", config.channels, len(self.traffic_processor.channels)),
         ]
+        if self.regressor is not None:
+            regression = self.regressor.config
+            layers = [dict(layer) for layer in regression.context_layers]
+            comparisons += [
+                ("scheduler", "hierarchy", "(spatial, temporal) factors of the states", states, levels),
+                ("regressor", "context_processor", "context layers", layers, self.context_processor.layer_specs),
+                ("regressor", "unet", "traffic channels", regression.channels, config.channels),
+            ]
+        has_regressor = self.regressor is not None
+        comparisons.append(
+            ("scheduler", "regressor", "prior at stage 0", self.scheduler.config.coarsest_prior, has_regressor)
+        )
         for first, second, what, found, expected in comparisons:
             if found != expected:
                 raise ValueError(
@@ -337,6 +362,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
         names = self.hierarchy.names
         self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device, start_stage=len(levels))
         self._num_timesteps = len(self.scheduler.timesteps)
+        request.forecast = self._forecast(request)
         self._interrupt = False
         state = None
         with self.progress_bar(total=self._num_timesteps) as progress_bar:
@@ -357,7 +383,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
             len(self.traffic_processor.channels),
             *request.shapes[scheduler.state_level(stage)],
         )
-        prior = self._prior(coarse, stage)
+        prior = self._prior(request, coarse, stage)
         state = scheduler.begin_stage(
             stage, shape, prior, request.generators, device=device, dtype=torch.float32, sample=state
         )
@@ -380,13 +406,23 @@ class ZoomDiffPipeline(DiffusionPipeline):
             progress_bar.update()
         return state, self._physical_level(request, result.level, coarse, stage)
 
-    def _prior(self, coarse: torch.Tensor | None, stage: int) -> torch.Tensor | None:
+    def _prior(self, request: _Request, coarse: torch.Tensor | None, stage: int) -> torch.Tensor | None:
         """Bring the level before to the shape of the stage's state and into the network's space: z."""
-        if coarse is None:
-            return None
-        return self.traffic_processor.encode(
-            self.hierarchy.upsample(coarse, stage - 1, self.scheduler.state_level(stage))
+        forecast = None
+        if self.regressor is not None:
+            forecast = request.forecast[stage][request.context_of_sample]
+        return self.traffic_processor.encode_prior(
+            self.hierarchy, stage, self.scheduler.state_level(stage), coarse, forecast
         )
+
+    def _forecast(self, request: _Request) -> list[torch.Tensor] | None:
+        """Return the regressor's forecast of all levels for every context, as physical means."""
+        if self.regressor is None:
+            return None
+        tensors, num_steps = request.tensors.to(dtype=self.regressor.dtype), request.shapes[-1][0]
+        parts = range(0, len(tensors), request.batch_size)
+        finest = [self.regressor(tensors[i : i + request.batch_size], num_steps, request.hour_of_week) for i in parts]
+        return self.hierarchy.pyramid(self.traffic_processor.decode(torch.cat(finest).float()))
 
     def _embed_context(self, request: _Request, stage: int) -> list[torch.Tensor]:
         """Return the embedding of every context and, for guidance, that of no context at all."""
@@ -414,14 +450,13 @@ class ZoomDiffPipeline(DiffusionPipeline):
         """Call the network, at most `batch_size` samples at a time."""
         dtype, outputs = self.unet.dtype, []
         state = self.scheduler.scale_model_input(state, timestep)
-        hour_of_week = request.start.weekday() * 24 + request.start.hour
         for first in range(0, len(state), request.batch_size):
             part = slice(first, first + request.batch_size)
             index = request.context_of_sample[part]
             sample = state[part].to(dtype)
             inputs = {
                 "prior": None if prior is None else prior[part].to(dtype),
-                "hour_of_week": torch.full_like(index, hour_of_week),
+                "hour_of_week": torch.full_like(index, request.hour_of_week),
             }
             output = self.unet(sample, timestep, stage, context_embedding=embeddings[0][index], **inputs).sample
             if self.do_classifier_free_guidance:

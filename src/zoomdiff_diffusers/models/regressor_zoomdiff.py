@@ -1,0 +1,102 @@
+# Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
+"""A regression of traffic on urban context: where every stage of ZoomDiff starts from."""
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import nn
+
+from .embeddings import TemporalPositionalEncoding, patchify, unpatchify
+
+
+class ZoomDiffRegressor(ModelMixin, ConfigMixin):
+    """
+    Forecasts the traffic of every finest cell from its own context and the hour of the week.
+
+    All cells share one small network, so that it learns from few windows what land use means for traffic; the denoiser
+    is then left with what the forecast leaves open, in the manner of CorrDiff (Mardani et al. 2023, arXiv:2309.15214)
+    and of the volume estimator of KSTDiff (Zhou et al. 2023, arXiv:2305.12403). Forecasts of coarser levels are sums
+    of this one.
+
+    Args:
+        context_layers (`list[dict]`, defaults to `[]`):
+            Layers of the urban environment context: `name`, `channels`, `temporal` each.
+        channels (`int`, defaults to 1): Traffic channels.
+        token_length (`int`, defaults to 12): Time steps of a cell that are forecast together.
+        latent_dim (`int`, defaults to 48): Size of the embedding of a cell's context.
+        hidden_dim (`int`, defaults to 64): Width of the perceptrons.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        context_layers: list[dict] = [],
+        channels: int = 1,
+        token_length: int = 12,
+        latent_dim: int = 48,
+        hidden_dim: int = 64,
+    ):
+        super().__init__()
+        static, temporal = (
+            sum(layer["channels"] for layer in context_layers if layer["temporal"] == varies)
+            for varies in (False, True)
+        )
+        # Besides the layers: which of them are known, and a constant, so that a schema without layers works too.
+        self.static_mapper = nn.Sequential(
+            nn.Linear(static + len(context_layers) + 1, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, latent_dim)
+        )
+        self.temporal_mapper = nn.Linear(temporal * token_length, latent_dim) if temporal else None
+        self.tpe = TemporalPositionalEncoding(128)
+        self.proj_tpe = nn.Linear(128, latent_dim)
+        self.layers = nn.Sequential(
+            nn.LayerNorm(latent_dim),
+            nn.Linear(latent_dim, hidden_dim),
+            nn.GELU(),
+            nn.Linear(hidden_dim, hidden_dim),
+            nn.GELU(),
+        )
+        self.proj_out = nn.Linear(hidden_dim, channels * token_length)
+        nn.init.zeros_(self.proj_out.weight)
+        nn.init.zeros_(self.proj_out.bias)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs) -> "ZoomDiffRegressor":
+        """As [`ModelMixin.from_pretrained`], but weights are read from safetensors files only."""
+        return super().from_pretrained(pretrained_model_name_or_path, **{"use_safetensors": True, **kwargs})
+
+    def forward(self, context, num_steps: int, hour_of_week: torch.Tensor | int = 0) -> torch.Tensor:
+        """
+        Args:
+            context ([`ContextTensors`]):
+                `static` (B, Cs, H, W), `temporal` (B, Ct, T, H, W) or `None`, and `present` (B, L).
+            num_steps (`int`): T, number of finest time steps.
+            hour_of_week (`torch.Tensor` of shape `(B,)` or `int`, defaults to 0): Of the first hour, 0 = Monday 00:00.
+
+        Returns:
+            `torch.Tensor` of shape `(B, C, T, H, W)`: forecast in the model's space.
+        """
+        length = self.config.token_length
+        count = -(-num_steps // length)  # the last token may reach beyond the end
+        start = torch.as_tensor(hour_of_week, device=context.static.device).reshape(-1, 1)
+        positions = self.tpe(start + length * torch.arange(count, device=start.device))
+        tokens = self._embed_cells(context)[:, None]
+        tokens = tokens + self.proj_tpe(positions.to(tokens.dtype))[:, :, None, None]
+        if context.temporal is not None and self.temporal_mapper is not None:
+            shown = self._shown(context.present, temporal=True)[:, :, None, None, None]
+            padded = F.pad(context.temporal * shown, (0, 0, 0, 0, 0, count * length - num_steps))
+            tokens = tokens + self.temporal_mapper(patchify(padded, length, 1))
+        output = unpatchify(self.proj_out(self.layers(tokens)), self.config.channels, length, 1)
+        return output[:, :, :num_steps]
+
+    def _embed_cells(self, context) -> torch.Tensor:
+        """(B, H, W, latent_dim) from the layers that do not vary."""
+        static, present = context.static, context.present
+        flags = F.pad(present, (0, 1), value=1.0)[:, :, None, None].expand(-1, -1, *static.shape[-2:])
+        cells = torch.cat([static * self._shown(present, temporal=False)[:, :, None, None], flags], dim=1)
+        return self.static_mapper(cells.permute(0, 2, 3, 1))
+
+    def _shown(self, present: torch.Tensor, temporal: bool) -> torch.Tensor:
+        """(B, channels of the static or the temporal layers): 1 where the channel's layer is known, else 0."""
+        counts = [layer["channels"] if layer["temporal"] == temporal else 0 for layer in self.config.context_layers]
+        return present.repeat_interleave(torch.tensor(counts, dtype=torch.long, device=present.device), dim=1)
