@@ -59,7 +59,7 @@ def _measure_baseline(cell: dict, data: BenchmarkData, budget: BenchmarkBudget) 
     for level in range(len(data.hierarchy)):
         windows = data.train_windows(level)
         for run, steps in enumerate(STEPS):
-            spend = Budget(1e9, budget.width, BATCH, steps, budget.device)
+            spend = Budget(seconds=1e9, width=budget.width, batch_size=BATCH, max_steps=steps, device=budget.device)
             started = time.perf_counter()
             model = system.baseline().fit(windows, spend)
             seconds[run] += time.perf_counter() - started

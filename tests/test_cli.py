@@ -6,10 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import xarray
 from support.traffic_files import finest_traffic, pyramid, write_files, write_mask, write_traffic
 from typer.testing import CliRunner
 
-from zoomdiff_diffusers.cli import app
+from zoomdiff_diffusers import ZoomDiffPipeline, bundled_model
+from zoomdiff_diffusers.commands import app
+from zoomdiff_diffusers.data.simulated_city import simulate_context
+from zoomdiff_diffusers.data.stores import write_netcdf
 
 
 PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -87,3 +92,119 @@ def test_a_missing_library_is_named_with_what_installs_it(folder, tmp_path, monk
     assert (
         done.exit_code == 1 and "jinja2 is not installed. pip install 'zoomdiff_diffusers[evaluation]'" in done.stderr
     )
+
+
+# ------------------------------------------------------------------------------------------- generate, refine and info
+
+
+@pytest.fixture(scope="module")
+def context_file(tmp_path_factory):
+    """A simulated context of 16 x 24 cells with projected coordinates."""
+    path = tmp_path_factory.mktemp("context") / "context.nc"
+    layers = simulate_context(height=16, width=24, seed=3)
+    dataset = xarray.Dataset(
+        {
+            name: ((*{2: (), 3: (f"{name}_channel",)}[values.ndim], "y", "x"), values)
+            for name, values in layers.items()
+            if name != "population_over_time"
+        },
+        coords={"y": 5_600_000.0 + 50 * np.arange(16), "x": 360_000.0 + 50 * np.arange(24)},
+    )
+    dataset.to_netcdf(path, engine="netcdf4")
+    return path
+
+
+@pytest.fixture(scope="module")
+def generated(context_file, tmp_path_factory):
+    path = tmp_path_factory.mktemp("generated") / "traffic.nc"
+    words = ["--context", context_file, "--output", path, "--hours", 48, "--samples", 2, "--steps", 8]
+    return path, zoomdiff("generate", *words, "--start", "2026-03-07", "--json")
+
+
+def read(path):
+    with xarray.open_datatree(path, engine="netcdf4") as tree:
+        return tree.load()
+
+
+def test_generate_writes_what_the_pipeline_returns(context_file, generated):
+    path, done = generated
+    assert done.exit_code == 0, done.output
+    summary = json.loads(done.stdout)
+    pipe = ZoomDiffPipeline.from_pretrained(bundled_model("simulated-city"))
+    pipe.set_progress_bar_config(disable=True)
+    with xarray.open_dataset(context_file, engine="netcdf4") as context:
+        options = {"num_hours": 48, "num_samples_per_context": 2, "num_inference_steps": 8, "start": "2026-03-07"}
+        expected = pipe(context.load(), generator=torch.Generator().manual_seed(0), **options).levels
+    tree = read(path)
+    for name, values in expected.items():
+        np.testing.assert_allclose(tree[name]["traffic"], values, rtol=1e-4, atol=1e-4)
+        assert summary["levels"][name]["shape"] == list(values.shape)
+        assert summary["levels"][name]["mean"] == pytest.approx(values.mean(), rel=1e-4)
+    assert str(tree["grid_50m"]["time"].values[0]).startswith("2026-03-07T00:00")
+    assert tree["grid_50m"]["x"].values[0] == 360_000 and tree.attrs["seed"] == 0
+
+
+def test_refine_keeps_the_sums_and_fills_gaps(context_file, generated, tmp_path):
+    tree = read(generated[0])
+    stations = tree["bs"].to_dataset().isel(sample=[0])
+    for gaps in (False, True):
+        given = stations.copy(deep=True)
+        if gaps:
+            given["traffic"][0, 0, 1, 0, 2] = np.nan
+        write_netcdf(xarray.DataTree.from_dict({"/": xarray.Dataset(), "/bs": given}), tmp_path / "bs.nc")
+        words = ["--traffic", tmp_path / "bs.nc", "--context", context_file, "--output", tmp_path / "fine.nc"]
+        done = zoomdiff("refine", *words, "--steps", 8)
+        assert done.exit_code == 0, done.output
+        assert "grid_50m" in done.stdout and str(tmp_path / "fine.nc") in done.stdout
+        finest = read(tmp_path / "fine.nc")["grid_50m"]["traffic"].values
+        sums = finest.reshape(1, 1, 2, 24, 2, 8, 3, 8).mean((3, 5, 7))
+        known = np.isfinite(given["traffic"].values)
+        np.testing.assert_allclose(sums[known], given["traffic"].values[known], rtol=1e-4)
+        assert np.isfinite(finest).all() and known.all() != gaps
+
+
+def test_info_describes_the_bundled_model():
+    done = zoomdiff("info", "--json")
+    described = json.loads(done.stdout)
+    assert [level["side_m"] for level in described["levels"]] == [400, 200, 100, 50]
+    assert described["network_calls"] == 28 and described["channels"] == {"traffic": "MB"}
+    assert {"surface", "poi", "population_over_time"} <= {layer["name"] for layer in described["context"]}
+    text = zoomdiff("info").stdout
+    assert "grid_50m" in text and "population_over_time" in text and f"{described['parameters']:,}" in text
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--model", "no-such-model"], "'no-such-model' is no folder"),
+        (["--output", "traffic.csv"], "must end in .nc"),
+        (["--output", "no/such/folder/traffic.nc"], "does not exist"),
+        (["--device", "abacus"], "'abacus' cannot be used"),
+        (["--start", "2026-03-07T05:00"], "`start` must lie a multiple of 24 h"),
+        (["--hours", "30"], "30"),
+        (["--steps", "3"], "`num_inference_steps` must give at least one call"),
+    ],
+)
+def test_a_users_mistake_is_one_line(context_file, tmp_path, words, message):
+    done = zoomdiff("generate", "--context", context_file, "--output", tmp_path / "out.nc", "--hours", 24, *words)
+    assert done.exit_code == 1, done.output
+    assert message in done.stderr and "Traceback" not in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_layers_that_the_model_does_not_know_are_refused(tmp_path):
+    xarray.Dataset({"altitude": (("y", "x"), np.zeros((8, 8)))}).to_netcdf(tmp_path / "context.nc", engine="netcdf4")
+    done = zoomdiff("generate", "--context", tmp_path / "context.nc", "--output", tmp_path / "out.nc")
+    assert done.exit_code == 1 and "['altitude'], unknown to the schema" in done.stderr
+    (tmp_path / "text.nc").write_text("no NetCDF")
+    done = zoomdiff("generate", "--context", tmp_path / "text.nc", "--output", tmp_path / "out.nc")
+    assert done.exit_code == 1 and "is not a readable NetCDF-4 file" in done.stderr
+
+
+def test_refine_refuses_traffic_of_other_levels(context_file, tmp_path):
+    write_traffic(tmp_path / "other.nc", pyramid(finest_traffic(1)[..., :16]))
+    words = ["--context", context_file, "--output", tmp_path / "out.nc", "--traffic", tmp_path / "other.nc"]
+    done = zoomdiff("refine", *words, "--level", "district")
+    assert done.exit_code == 1 and "--level: 'district' must be among" in done.stderr
+    done = zoomdiff("refine", *words, "--level", "cell")
+    assert done.exit_code == 1 and "`traffic` must be (18, 4, 6) on its last three axes" in done.stderr

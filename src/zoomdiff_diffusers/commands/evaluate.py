@@ -1,34 +1,24 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
-"""The `zoomdiff` command."""
+"""`zoomdiff evaluate`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-
-
-@app.callback()
-def main() -> None:
-    """Mobile traffic at several resolutions from open urban data."""
+from .messages import fail, fail_without, input_file
 
 
-def _file(text: str):
-    return typer.Option(exists=True, dir_okay=False, readable=True, help=text)
-
-
-@app.command()
 def evaluate(
-    generated: Annotated[Path, _file("NetCDF file of the generated traffic: all levels and samples.")],
-    truth: Annotated[Path, _file("NetCDF file of the true traffic: one sample, all levels or the finest one.")],
+    generated: Annotated[Path, input_file("NetCDF file of the generated traffic: all levels and samples.")],
+    truth: Annotated[Path, input_file("NetCDF file of the true traffic: one sample, all levels or the finest one.")],
     output: Annotated[Path, typer.Option(file_okay=False, help="Folder for evaluation.json and report.html.")],
     mask: Annotated[
-        Path | None, _file("NetCDF file with `valid` (time, y, x) or (time): non-zero where the truth was measured.")
+        Path | None,
+        input_file("NetCDF file with `valid` (time, y, x) or (time): non-zero where the truth was measured."),
     ] = None,
     context: Annotated[
-        Path | None, _file("NetCDF file with `aoi` (y, x), the type of the area around each finest cell.")
+        Path | None, input_file("NetCDF file with `aoi` (y, x), the type of the area around each finest cell.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all numbers as JSON instead of a table.")] = False,
 ) -> None:
@@ -42,20 +32,20 @@ def evaluate(
 
     Exit codes: 0 done; 1 the files do not fit together or are no traffic; 2 wrong arguments.
     """
-    from .evaluation.report import write_report
+    from ..evaluation.report import write_report
 
     try:
         result, generated, truth = _evaluate(generated, truth, mask, context)
     except ValueError as error:
-        _fail(str(error))
+        fail(str(error))
     except ModuleNotFoundError as error:
-        _fail_without(error.name)
+        fail_without(error.name, "evaluation")
     try:
         paths = write_report(output, result, generated, truth)
     except OSError as error:
-        _fail(f"Cannot write to {output}: {error.strerror}.")
+        fail(f"Cannot write to {output}: {error.strerror}.")
     except ModuleNotFoundError as error:
-        _fail_without(error.name)
+        fail_without(error.name, "evaluation")
     if as_json:
         typer.echo(paths[0].read_text(encoding="utf-8"), nl=False)
     else:
@@ -63,8 +53,8 @@ def evaluate(
 
 
 def _evaluate(generated, truth, mask, context):
-    from .evaluation.evaluate import evaluate
-    from .evaluation.inputs import match_truth, read_area_types, read_mask, read_traffic
+    from ..evaluation.evaluate import evaluate
+    from ..evaluation.inputs import match_truth, read_area_types, read_mask, read_traffic
 
     generated, truth = read_traffic(generated), read_traffic(truth)
     finest, factor = list(truth.levels.values())[-1], truth.hierarchy.spatial_factors[-1]
@@ -78,7 +68,7 @@ def _evaluate(generated, truth, mask, context):
 
 
 def _print_summary(result, paths):
-    from .evaluation.report import findings, score_table
+    from ..evaluation.report import findings, score_table
 
     for channel in result["channels"]:
         typer.echo(f"\n{channel}\n")
@@ -91,16 +81,3 @@ def _print_summary(result, paths):
         for line in findings(result, channel):
             typer.echo(f"- {line}")
     typer.echo(f"\n{paths[0]}: all numbers\n{paths[1]}: the report with figures")
-
-
-def _fail_without(module):
-    _fail(f"{module} is not installed. pip install 'zoomdiff_diffusers[evaluation]' brings all that is needed.")
-
-
-def _fail(message):
-    typer.echo(f"zoomdiff: error: {message}", err=True)
-    raise typer.Exit(1)
-
-
-if __name__ == "__main__":
-    app()

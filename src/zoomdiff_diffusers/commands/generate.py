@@ -1,0 +1,190 @@
+# Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
+"""`zoomdiff generate` and `zoomdiff refine`."""
+
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from .messages import fail, fail_without, input_file
+from .models import DEFAULT_MODEL, MODEL_HELP, load_pipeline
+
+
+Context = Annotated[
+    Path, input_file("NetCDF file with the context layers that the model knows (`zoomdiff info`), on y and x.")
+]
+Output = Annotated[Path, typer.Option("--output", "--out", help="NetCDF file to write, one group per level.")]
+Model = Annotated[str, typer.Option(help=MODEL_HELP)]
+Samples = Annotated[int, typer.Option(min=1, help="Size of the ensemble.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed: the same one gives the same traffic.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Network calls in total; the model's default if not given.")]
+Units = Annotated[
+    Literal["mean", "sum"],
+    typer.Option(help="Means per finest cell and time step, or sums per unit and its time step."),
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps ...; an accelerator if there is one.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
+
+
+def generate(
+    context: Context,
+    output: Output,
+    model: Model = DEFAULT_MODEL,
+    start: Annotated[str, typer.Option(help="First hour, local time: weekdays matter.")] = "2024-01-01T00:00",
+    hours: Annotated[int | None, typer.Option(min=1, help="Length; one week if no layer tells.")] = None,
+    samples: Samples = 1,
+    seed: Seed = 0,
+    steps: Steps = None,
+    units: Units = "mean",
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """
+    Generate traffic at every level for the context of an area.
+
+    Example: zoomdiff generate --context context.nc --output traffic.nc --samples 8
+
+    Exit codes: 0 done; 1 the files, the model and the arguments do not fit together; 2 wrong arguments.
+    """
+    layers = _read_context(context, output)
+    pipe = _pipeline(model, device)
+    options = {"num_hours": hours, "start": start, "num_samples_per_context": samples}
+    _run(lambda **common: pipe(layers, **options, **common), pipe, output, model, seed, steps, units, as_json)
+
+
+def refine(
+    traffic: Annotated[Path, input_file("NetCDF file of coarse traffic, as `generate` writes it; NaN where unknown.")],
+    context: Context,
+    output: Output,
+    level: Annotated[str | None, typer.Option(help="Its level that is given; the finest one by default.")] = None,
+    model: Model = DEFAULT_MODEL,
+    samples: Samples = 1,
+    seed: Seed = 0,
+    steps: Steps = None,
+    units: Units = "mean",
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """
+    Refine coarse traffic, such as that of base stations, to all finer levels.
+
+    The results add up to what is given; where it has gaps, these are filled too.
+
+    Example: zoomdiff refine --traffic stations.nc --level bs --context context.nc --output refined.nc
+
+    Exit codes: 0 done; 1 the files, the model and the arguments do not fit together; 2 wrong arguments.
+    """
+    layers = _read_context(context, output)
+    pipe = _pipeline(model, device)
+    values, level, start = _read_coarse(traffic, level, pipe, units)
+    options = {"level": level, "start": start, "num_samples_per_context": samples}
+    run = pipe.refine
+    _run(
+        lambda **common: run(values, context=layers, **options, **common),
+        pipe,
+        output,
+        model,
+        seed,
+        steps,
+        units,
+        as_json,
+    )
+
+
+def _read_context(path: Path, output: Path):
+    """The layers; what is wrong with the files is said before a model is loaded."""
+    import xarray
+
+    if output.suffix != ".nc":
+        fail(f"--output: {output} must end in .nc.")
+    if not output.parent.is_dir():
+        fail(f"--output: the folder {output.parent} does not exist.")
+    try:
+        import netCDF4  # noqa: F401 xarray would speak of engines
+    except ModuleNotFoundError as error:
+        fail_without(error.name, "plot")
+    try:
+        return xarray.open_dataset(path, engine="netcdf4").load()
+    except OSError as error:
+        fail(f"--context: {path} is not a readable NetCDF-4 file ({error}).")
+
+
+def _read_coarse(path: Path, level: str | None, pipe, units: str):
+    """Traffic (N, C, T, H, W) in `units`, its level and its start."""
+    from ..evaluation.inputs import read_traffic
+
+    try:
+        stored = read_traffic(path)
+    except ValueError as error:
+        fail(f"--traffic: {error}")
+    level = level or list(stored.levels)[-1]
+    if level not in stored.levels or level not in pipe.hierarchy.names:
+        fail(f"--level: {level!r} must be among those of {path}, {list(stored.levels)}, and {pipe.hierarchy.names}.")
+    found, expected = (
+        stored.hierarchy.levels[stored.hierarchy.index(level)],
+        pipe.hierarchy.levels[pipe.hierarchy.index(level)],
+    )
+    if found != expected:
+        fail(f"--traffic: level {level!r} of {path} is {found}, but the model has {expected}.")
+    values = stored.levels[level]
+    if units == "sum":
+        values = values * (expected.spatial_factor**2 * expected.temporal_factor)
+    return values, level, stored.start
+
+
+def _pipeline(model: str, device: str | None):
+    import torch
+
+    pipe = load_pipeline(model)
+    if device is None:
+        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    try:
+        return pipe.to(device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        fail(f"--device: {device!r} cannot be used: {str(error).splitlines()[0]}")
+
+
+def _run(call, pipe, output: Path, model: str, seed: int, steps: int | None, units: str, as_json: bool) -> None:
+    """Call the pipeline, write the file and print a summary."""
+    from importlib.metadata import version
+
+    import torch
+
+    from ..data.stores import write_netcdf
+
+    started = time.perf_counter()
+    generator = torch.Generator().manual_seed(seed)
+    try:
+        tree = call(num_inference_steps=steps, generator=generator, output_type="xarray", units=units).levels
+    except (ValueError, TypeError) as error:
+        fail(str(error))
+    seconds = time.perf_counter() - started
+    tree.attrs |= {
+        "title": "Generated mobile traffic",
+        "source": f"zoomdiff_diffusers {version('zoomdiff_diffusers')}, model {model}",
+        "seed": seed,
+        "date_created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    try:
+        write_netcdf(tree, output)
+    except OSError as error:
+        fail(f"--output: cannot write {output}: {error.strerror}.")
+    levels = {
+        name: {
+            "shape": list(node["traffic"].shape),
+            "mean": float(node["traffic"].mean()),
+            "unit": node["traffic"].units,
+        }
+        for name, node in tree.children.items()
+    }
+    if as_json:
+        typer.echo(json.dumps({"output": str(output), "seconds": round(seconds, 3), "units": units, "levels": levels}))
+        return
+    typer.echo(f"{'level':<16}{'samples, channels, time, y, x':<34}{'mean':>12}")
+    for name, level in levels.items():
+        shape = " x ".join(map(str, level["shape"]))
+        typer.echo(f"{name:<16}{shape:<34}{level['mean']:>12.4g} {level['unit']}")
+    typer.echo(f"\n{output}: all levels and samples, in {seconds:.1f} s; xarray.open_datatree reads it")
