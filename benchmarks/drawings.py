@@ -32,7 +32,6 @@ def draw_settings(settings: Mapping[str, Mapping[str, Mapping[str, float]]]) -> 
         figure.subplots(1, len(settings), sharey=True, squeeze=False)[0], settings.items()
     ):
         _bars(axes, systems)
-        axes.set_yscale("log")
         axes.set_title(setting)
     figure.axes[0].set_ylabel("MAE of one sample")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
@@ -61,11 +60,12 @@ def draw_states(series: Mapping[str, Mapping[str, Mapping]]) -> str:
 def draw_prior(fusion: Mapping[str, float], priors: Mapping[str, float]) -> str:
     """Figure 12 from the CRPS of the finest level by fusion size and by type of prior."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
+    left, right = figure.subplots(1, 2)
     sizes = sorted((int(name.removeprefix("D = ")), value) for name, value in fusion.items())
     left.plot(*zip(*sizes), marker="o", color=COLOURS[0])
     left.set_xscale("log", base=2)
     left.set_xticks([size for size, _ in sizes], [str(size) for size, _ in sizes])
+    left.set_ylim(bottom=0)
     left.set_xlabel("D")
     left.set_ylabel("CRPS, finest level")
     right.bar([name.removeprefix("prior: ") for name in priors], list(priors.values()), color=COLOURS[0])

@@ -36,7 +36,7 @@ SETTINGS = {
     "S4T2": (SCALES, [2, 1]),
     "S3T2": (WITHOUT_BS, [2, 1]),
 }
-DEFAULT = "S4T4"  # as shipped: D = 32, residual prior, both encodings
+DEFAULT = "S4T4"  # as shipped but for the regression: D = 32, residual prior, both encodings
 FUSION = {f"D = {size}": ["--unet", json.dumps({"fusion_dim": size})] for size in (1, 2, 4, 8, 16, 64)}
 PRIORS = {
     "prior: none": ["--prior_type", "none"],
@@ -229,7 +229,7 @@ def _variant_table(variants: dict[str, dict]) -> str:
         scores = [*reversed(_crps(result["levels"]).values()), None][:4]  # three levels in some settings
         rows.append([name, str(result["steps"]), *map(number, scores)])
     return (
-        f"CRPS of the variants, all trained for the same time; {DEFAULT} is the configuration as shipped (D = 32, "
-        "residual prior, TPE & SPE). The levels are those of each variant, from the finest.\n\n"
-        + markdown_table(["variant", "optimiser steps", "finest", "second", "third", "fourth"], rows)
+        f"CRPS of the variants, all trained for the same time and without the regression; {DEFAULT} is otherwise the "
+        "configuration as shipped (D = 32, residual prior, TPE & SPE). The levels are those of each variant, from the "
+        "finest.\n\n" + markdown_table(["variant", "optimiser steps", "finest", "second", "third", "fourth"], rows)
     )

@@ -10,6 +10,7 @@ import torch
 from diffusers import DDPMScheduler
 
 from benchmarks import efficiency, figures, refinement, resolution_preference, schedules, transfer
+from benchmarks.baselines import baseline_class
 from benchmarks.budgets import BUDGETS
 from benchmarks.datasets import load
 from benchmarks.level_tables import level_tables
@@ -234,3 +235,13 @@ def test_figures_are_small_images_that_the_page_shows(tmp_path, monkeypatch):
     assert [image.name for image in images] == [f"figure-{number}.png" for number in (10, 11, 12, 13)]
     assert all(f"(images/results/{image.name})" in text and image.stat().st_size < 200_000 for image in images)
     assert "| D = 64 | 5 | 1 | 1 | 1 | – |" in text
+
+
+def test_the_speed_of_a_baseline_counts_all_its_levels(cities):
+    home = cities[0]
+    found = efficiency._measure_baseline({"system": "CSDI"}, home, TINY)
+    assert found["training_seconds"] > 0 and found["inference_seconds"] > 0
+    assert found["num_parameters"] == sum(
+        baseline_class("CSDI")().fit(home.train_windows(level), TINY.training(600.0)).num_parameters
+        for level in range(len(home.hierarchy))
+    )
