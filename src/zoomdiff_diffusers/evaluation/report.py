@@ -78,7 +78,8 @@ table { border-collapse: collapse; font-size: .92rem; } th, td { padding: .25rem
 thead th { border-bottom: 2px solid #1b1b1b; text-align: right; } tbody tr { border-bottom: 1px solid #ddd; }
 th:first-child, td:last-child, thead th:last-child, .facts td { text-align: left; }
 tbody th { text-align: left; font-weight: 600; white-space: nowrap; }
-td { text-align: right; font-variant-numeric: tabular-nums; } td:last-child { color: #555; }
+td { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td:last-child { color: #555; white-space: normal; }
 figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; } .wide { overflow-x: auto; }
 figcaption, .note { color: #444; font-size: .92rem; max-width: 60rem; }
 </style>

@@ -61,7 +61,7 @@ class DRDMLoss(nn.Module):
     space, since a generated coarse level is not exact either.
 
     Args:
-        unet (`ZoomDiffUNet`): The denoiser, the only part with parameters.
+        unet (`ZoomDiffUNet`): The denoiser, the only part that this loss trains.
         scheduler (`DRDMScheduler`): Noise, prior and prediction type.
         hierarchy (`Hierarchy`): The levels.
         traffic_processor (`TrafficProcessor`): From physical traffic to the model's space.

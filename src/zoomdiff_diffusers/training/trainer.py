@@ -431,9 +431,6 @@ class Trainer:
             "seconds": self.seconds,
             "seed": training.seed,
             "parameters": sum(parameter.numel() for parameter in self.unet.parameters()),
-            "regressor_parameters": sum(parameter.numel() for parameter in self.loss.regressor.parameters())
-            if self.loss.regressor is not None
-            else 0,
             "regression": self.regression,
             "losses": self.losses,
             "validations": self.validations,
