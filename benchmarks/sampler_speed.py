@@ -57,7 +57,12 @@ def main():
         "peak_memory_gib": peak_memory_gib(),
         "memory_before_gib": before,
         "calls": len(pipe.scheduler.timesteps),
-        "parameters": sum(parameter.numel() for parameter in pipe.unet.parameters()),
+        "parameters": sum(
+            parameter.numel()
+            for network in (pipe.regressor, pipe.unet)
+            if network
+            for parameter in network.parameters()
+        ),
         "shapes": {name: list(values.shape) for name, values in levels.items()},
         "cross_level_error": max(cross_level_error(levels, pipe.hierarchy).values()),
         "minimum": min(float(values.min()) for values in levels.values()),

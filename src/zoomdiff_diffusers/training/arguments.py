@@ -254,6 +254,8 @@ class Arguments:
         fresh = self.model.pretrained_pipeline is None
         if fresh and not self.model.denoiser_context and training.regression_steps == 0:
             raise ValueError("`denoiser_context` is false: `regression_steps` must be positive, but is 0.")
+        if training.max_train_seconds is not None and training.max_train_seconds <= 0:
+            raise ValueError(f"`max_train_seconds` must be positive, got {training.max_train_seconds}.")
         if not 0 <= data.start_hour < 168:
             raise ValueError(f"`start_hour` is an hour of the week, 0 to 167, got {data.start_hour}.")
         if training.validation_areas and training.validation_samples < 2:
