@@ -4,6 +4,7 @@
 import json
 import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -51,8 +52,8 @@ def generate(
     """
     layers = _read_context(context, output)
     pipe = _pipeline(model, device)
-    options = {"num_hours": hours, "start": start, "num_samples_per_context": samples}
-    _run(lambda **common: pipe(layers, **options, **common), pipe, output, model, seed, steps, units, as_json)
+    call = partial(pipe, layers, start=start, num_hours=hours, num_samples_per_context=samples)
+    _run(call, output, model, seed, steps, units, as_json)
 
 
 def refine(
@@ -80,18 +81,8 @@ def refine(
     layers = _read_context(context, output)
     pipe = _pipeline(model, device)
     values, level, start = _read_coarse(traffic, level, pipe, units)
-    options = {"level": level, "start": start, "num_samples_per_context": samples}
-    run = pipe.refine
-    _run(
-        lambda **common: run(values, context=layers, **options, **common),
-        pipe,
-        output,
-        model,
-        seed,
-        steps,
-        units,
-        as_json,
-    )
+    call = partial(pipe.refine, values, level, layers, start=start, num_samples_per_context=samples)
+    _run(call, output, model, seed, steps, units, as_json)
 
 
 def _read_context(path: Path, output: Path):
@@ -147,7 +138,7 @@ def _pipeline(model: str, device: str | None):
         fail(f"--device: {device!r} cannot be used: {str(error).splitlines()[0]}")
 
 
-def _run(call, pipe, output: Path, model: str, seed: int, steps: int | None, units: str, as_json: bool) -> None:
+def _run(call, output: Path, model: str, seed: int, steps: int | None, units: str, as_json: bool) -> None:
     """Call the pipeline, write the file and print a summary."""
     from importlib.metadata import version
 
