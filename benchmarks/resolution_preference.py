@@ -36,5 +36,6 @@ def tables(results: list[dict]) -> str:
         "### Table IV: resolution greediness preference (simulated city, S3T2, N = 400)\n\n"
         "Uniform has the four stages (2 h, BS), (2 h, cell), (1 h, cell) and (1 h, grid); the coarse-grained greedy "
         "one leaves out (1 h, cell), the fine-grained greedy one (2 h, cell). A level that is no stage of its own is "
-        "the sum of the finest one. Errors are in multiples of the mean traffic.\n\n" + level_tables(rows, first="RGP")
+        "the sum of the finest one. All are without the regression. Errors are in multiples of the mean traffic.\n\n"
+        + level_tables(rows, first="RGP")
     )
