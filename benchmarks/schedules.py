@@ -47,7 +47,8 @@ def tables(results: list[dict]) -> str:
         "### Table III: noise schedules (simulated city, S3T2)\n\n"
         "C is continuous, S is segmented; N is the intensity of the noise, A the adding, D the denoising. All are "
         "trained for the same time, without the regression. A continuous adding or denoising keeps every stage on the "
-        "finest grid, hence its fewer optimiser steps. Sums are made exact in all of them. Errors are in multiples of the mean traffic.\n\n"
+        "finest grid, hence its fewer optimiser steps. Sums are made exact in all of them. Errors are in multiples of "
+        "the mean traffic.\n\n"
         + level_tables({schedule: result["levels"] for schedule, result in found.items()}, first="schedule")
         + "\n"
         + markdown_table(["schedule", "optimiser steps", "sampling (s)"], costs)
