@@ -42,17 +42,36 @@ def lowest(rows: dict[str, dict[str, dict]], level: str, score: str, among) -> t
     return min(values.items(), key=lambda item: item[1]) if values else None
 
 
-def check_levels(rows: dict[str, dict[str, dict]], ours: str, unranked: tuple[str, ...], title: str) -> list[dict]:
-    """The bars of one dataset: what is asked, whether it is met, and the figures."""
+def check_levels(
+    rows: dict[str, dict[str, dict]],
+    ours: str,
+    unranked: tuple[str, ...],
+    title: str,
+    forecaster: str | None = None,
+    floor: str | None = None,
+) -> list[dict]:
+    """
+    The bars of one dataset: what is asked, whether it is met, and the figures.
+
+    Args:
+        rows (`dict`): Row -> level -> score -> value.
+        ours (`str`): ZoomDiff's row.
+        unranked (`tuple[str, ...]`): Rows that take no part.
+        title (`str`): Name of the dataset.
+        forecaster (`str`, *optional*): The row that is compared with forecasts, where it is there; else `ours` is.
+        floor (`str`, *optional*): The row of the best possible system, which is named beside a bar that it misses too.
+    """
     bars = []
     for level, own in rows[ours].items():
         where = f"{title}, {level}"
 
-        def compare(what, score, among, factor=1.0):
+        def compare(what, score, among, factor=1.0, own=own):
             best = lowest(rows, level, score, among)
             if best is not None:
                 met = own[score] <= factor * best[1]
                 found = f"{number(own[score])} against {number(best[1])} of {best[0]}"
+                if floor in rows and rows[floor][level][score] > factor * best[1]:
+                    found += f"; {number(rows[floor][level][score])} of {floor[0].lower()}{floor[1:]} misses it too"
                 bars.append({"bar": f"{where}: {what}", "met": met, "found": found})
 
         def others(row):
@@ -73,6 +92,7 @@ def check_levels(rows: dict[str, dict[str, dict]], ours: str, unranked: tuple[st
                 f"MAE of the ensemble {which} no worse than the best of {' and '.join(REGRESSORS)}",
                 f"mae_of_{which}",
                 lambda row: row in REGRESSORS,
+                own=rows.get(forecaster, rows[ours])[level],
             )
         bars.append(
             {

@@ -201,8 +201,17 @@ def test_layers_that_the_model_does_not_know_are_refused(tmp_path):
     assert done.exit_code == 1 and "is not a readable NetCDF-4 file" in done.stderr
 
 
+def test_refine_refuses_traffic_of_another_place(context_file, generated, tmp_path):
+    with xarray.open_dataset(context_file, engine="netcdf4") as context:
+        context.assign_coords(x=context.x + 400).to_netcdf(tmp_path / "east.nc", engine="netcdf4")
+    words = ["--traffic", generated[0], "--level", "bs", "--output", tmp_path / "out.nc"]
+    done = zoomdiff("refine", "--context", tmp_path / "east.nc", *words)
+    assert done.exit_code == 1 and "has its middle at x = 360575 m, the context at 360975 m" in done.stderr
+
+
 def test_refine_refuses_traffic_of_other_levels(context_file, tmp_path):
-    write_traffic(tmp_path / "other.nc", pyramid(finest_traffic(1)[..., :16]))
+    place = {"y": 5_600_000.0 + 50 * np.arange(16), "x": 360_200.0 + 50 * np.arange(16)}
+    write_traffic(tmp_path / "other.nc", pyramid(finest_traffic(1)[..., :16]), **place)
     words = ["--context", context_file, "--output", tmp_path / "out.nc", "--traffic", tmp_path / "other.nc"]
     done = zoomdiff("refine", *words, "--level", "district")
     assert done.exit_code == 1 and "--level: 'district' must be among" in done.stderr

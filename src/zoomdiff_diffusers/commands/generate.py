@@ -80,7 +80,7 @@ def refine(
     """
     layers = _read_context(context, output)
     pipe = _pipeline(model, device)
-    values, level, start = _read_coarse(traffic, level, pipe, units)
+    values, level, start = _read_coarse(traffic, level, pipe, units, layers)
     call = partial(pipe.refine, values, level, layers, start=start, num_samples_per_context=samples)
     _run(call, output, model, seed, steps, units, as_json)
 
@@ -103,14 +103,22 @@ def _read_context(path: Path, output: Path):
         fail(f"--context: {path} is not a readable NetCDF-4 file ({error}).")
 
 
-def _read_coarse(path: Path, level: str | None, pipe, units: str):
-    """Traffic (N, C, T, H, W) in `units`, its level and its start."""
+def _read_coarse(path: Path, level: str | None, pipe, units: str, layers):
+    """Traffic (N, C, T, H, W) in `units`, its level and its start; it must lie where the context lies."""
     from ..evaluation.inputs import read_traffic
+    from ..pipelines.zoomdiff.inputs import cell_centres
 
     try:
         stored = read_traffic(path)
     except ValueError as error:
         fail(f"--traffic: {error}")
+    try:
+        middle = [
+            None if centres is None else float(centres.mean())
+            for centres in cell_centres(layers, [layers.sizes.get(axis) for axis in ("y", "x")])
+        ]
+    except ValueError as error:
+        fail(f"--context: {error}")
     level = level or list(stored.levels)[-1]
     if level not in stored.levels or level not in pipe.hierarchy.names:
         fail(f"--level: {level!r} must be among those of {path}, {list(stored.levels)}, and {pipe.hierarchy.names}.")
@@ -120,6 +128,10 @@ def _read_coarse(path: Path, level: str | None, pipe, units: str):
     )
     if found != expected:
         fail(f"--traffic: level {level!r} of {path} is {found}, but the model has {expected}.")
+    for axis, wanted in zip(("y", "x"), middle):
+        found = float(getattr(stored, axis).mean())
+        if wanted is not None and abs(found - wanted) > pipe.hierarchy.config.cell_size / 2:
+            fail(f"--traffic: the area of {path} has its middle at {axis} = {found:g} m, the context at {wanted:g} m.")
     values = stored.levels[level]
     if units == "sum":
         values = values * (expected.spatial_factor**2 * expected.temporal_factor)

@@ -62,6 +62,31 @@ def expand_generators(generator, count: int) -> list[torch.Generator]:
     return [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
 
+def cell_centres(context, size: tuple[int, int]) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """
+    Return the coordinates `y` and `x` of the finest cells; `None` for one that the context does not have.
+
+    Args:
+        context (`dict` or `xarray.Dataset`): Raw layers; only a dataset has coordinates.
+        size (`tuple[int, int]`): Height and width of its grid.
+
+    Raises:
+        ValueError: If they are not numbers that rise or fall steadily, one per row or column.
+    """
+    coordinates = getattr(context, "coords", {})
+    centres = [coordinates[axis].values if axis in coordinates else None for axis in ("y", "x")]
+    for axis, values, count in zip(("y", "x"), centres, size):
+        if values is None:
+            continue
+        steps = np.diff(values) if values.ndim == 1 and values.dtype.kind in "iuf" else np.full(1, np.nan)
+        if values.shape != (count,) or not (np.isfinite(values).all() and ((steps > 0).all() or (steps < 0).all())):
+            raise ValueError(
+                f"The coordinate {axis!r} of the context must be {count} numbers that rise or fall steadily, but is"
+                f" {values.dtype} of shape {values.shape}: {np.array2string(values, threshold=4, edgeitems=2)}."
+            )
+    return tuple(centres)
+
+
 def as_traffic(traffic, channels: int, num_contexts: int, device: torch.device) -> torch.Tensor:
     """
     Return given traffic as (N, C, T, H, W) in float32 with N a multiple of `num_contexts`.

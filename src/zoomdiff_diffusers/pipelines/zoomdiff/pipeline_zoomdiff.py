@@ -20,7 +20,7 @@ from ...hierarchy import Hierarchy
 from ...models import ZoomDiffRegressor, ZoomDiffUNet
 from ...processors import ContextProcessor, ContextTensors, TrafficProcessor
 from ...schedulers import DRDMScheduler
-from .inputs import as_traffic, expand_generators, parse_start
+from .inputs import as_traffic, cell_centres, expand_generators, parse_start
 from .measurements import MeasuredTraffic
 from .pipeline_output import ZoomDiffPipelineOutput
 
@@ -36,11 +36,11 @@ CELLS_PER_BATCH = 2**20
 class _Request:
     """What stays the same during one call, for all samples of one or several contexts."""
 
-    contexts: list  # as given by the user
     tensors: ContextTensors  # one entry per context
     context_of_sample: torch.Tensor  # (samples,)
     start: datetime
     shapes: list[tuple[int, int, int]]  # (T, H, W) per level
+    centres: tuple[np.ndarray | None, np.ndarray | None]  # y and x of the finest cells
     generators: list[torch.Generator]  # one per sample
     batch_size: int
     callback: Callable | None
@@ -346,11 +346,11 @@ class ZoomDiffPipeline(DiffusionPipeline):
         tensors = self.context_processor(contexts, int(steps)).to(device)
         shapes = self.hierarchy.shapes(int(steps), *tensors.static.shape[-2:])
         return _Request(
-            contexts=contexts,
             tensors=tensors,
             context_of_sample=torch.arange(len(contexts), device=device).repeat_interleave(num_samples),
             start=start,
             shapes=shapes,
+            centres=cell_centres(contexts[0], shapes[-1][1:]),
             generators=expand_generators(generator, len(contexts) * num_samples),
             batch_size=batch_size or max(1, CELLS_PER_BATCH // prod(shapes[-1])),
             callback=callback,
@@ -499,8 +499,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
             levels = {name: values.cpu().numpy() for name, values in levels.items()}
         if output_type == "xarray":
             unit = ", ".join(dict.fromkeys(self.traffic_processor.units))
-            coords = getattr(request.contexts[0], "coords", {})
-            y, x = (coords[axis].values if axis in coords else None for axis in ("y", "x"))
+            y, x = request.centres
             channels = self.traffic_processor.channels
             levels = levels_to_datatree(levels, self.hierarchy, start, channels, unit, units, y=y, x=x)
         self.maybe_free_model_hooks()
