@@ -20,9 +20,14 @@ def main() -> None:
         from zoomdiff_diffusers.training.trainer import Trainer
 
         trainer = Trainer(arguments)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"train.py: error: {error}")
     trainer.train()
+    if arguments.hub.push_to_hub and trainer.accelerator.is_main_process:
+        try:
+            trainer.push_to_hub()
+        except ValueError as error:
+            sys.exit(f"train.py: error: {error}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
 import json
+import shutil
 import tomllib
 from importlib import import_module
 from pathlib import Path
@@ -144,6 +145,20 @@ def test_generate_writes_what_the_pipeline_returns(context_file, generated):
     assert tree["grid_50m"]["x"].values[0] == 360_000 and tree.attrs["seed"] == 0
 
 
+def test_generate_into_a_store_for_large_areas(context_file, tmp_path):
+    words = ["--context", context_file, "--out", tmp_path / "city.zarr", "--hours", 48, "--steps", 8, "--samples", 2]
+    done = zoomdiff("generate", *words, "--json")
+    assert done.exit_code == 0, done.output
+    with xarray.open_datatree(tmp_path / "city.zarr", engine="zarr", consolidated=False) as tree:
+        finest, cells = tree["grid_50m/traffic"], tree["cell/traffic"]
+        assert json.loads(done.stdout)["levels"]["cell"]["shape"] == list(cells.shape) == [2, 1, 12, 4, 6]
+        sums = finest.values.reshape(2, 1, 12, 4, 4, 4, 6, 4).mean((3, 5, 7))
+        np.testing.assert_allclose(sums, cells.values, rtol=1e-4)
+        assert tree["grid_50m"]["x"].values[0] == 360_000
+    done = zoomdiff("generate", *words)
+    assert done.exit_code == 1 and "`output` must not exist yet" in done.stderr
+
+
 def test_refine_keeps_the_sums_and_fills_gaps(context_file, generated, tmp_path):
     tree = read(generated[0])
     stations = tree["bs"].to_dataset().isel(sample=[0])
@@ -217,3 +232,89 @@ def test_refine_refuses_traffic_of_other_levels(context_file, tmp_path):
     assert done.exit_code == 1 and "--level: 'district' must be among" in done.stderr
     done = zoomdiff("refine", *words, "--level", "cell")
     assert done.exit_code == 1 and "`traffic` must be (18, 4, 6) on its last three axes" in done.stderr
+
+
+# ------------------------------------------------------------------------------------------------------ train and push
+
+
+def train(*words):
+    return zoomdiff("train", "--config", Path(__file__).parents[1] / "configs" / "tiny.yaml", *words)
+
+
+def test_help_of_train_and_push_has_examples():
+    for command, example in (
+        ("train", "zoomdiff train --config configs/simulated_city.yaml --max_train_steps 2000"),
+        ("push", "zoomdiff push runs/simulated_city my-team/city --license apache-2.0"),
+    ):
+        done = zoomdiff(command, "--help")
+        assert done.exit_code == 0 and example in done.stdout and "Exit codes:" in done.stdout
+
+
+def test_train_lists_the_arguments_of_the_trainer():
+    done = zoomdiff("train", "--arguments")
+    assert done.exit_code == 0
+    assert all(f"--{name}" in done.stdout for name in ("learning_rate", "dataset", "push_to_hub", "model_license"))
+
+
+def test_train_writes_the_pipeline_and_prints_a_summary(tmp_path):
+    done = train("--output_dir", tmp_path / "run", "--max_train_steps", 3, "--seed", 5, "--json")
+    assert done.exit_code == 0, done.output
+    printed = json.loads(done.stdout)
+    summary = json.loads((tmp_path / "run" / "training_summary.json").read_text(encoding="utf-8"))
+    assert printed["steps"] == summary["steps"] == 3 and printed["seed"] == 5 and printed["url"] is None
+    assert printed["scores"] == summary["validations"][-1]["scores"]
+    assert ZoomDiffPipeline.from_pretrained(tmp_path / "run").training_summary == summary
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ([], "Nothing says what to train on."),
+        (["--config", "no.yaml"], "`config`: there is no file 'no.yaml'."),
+        (["--learning_rat", "0.1"], "Unknown argument: `learning_rat`. Did you mean `learning_rate`?"),
+        (["--batch_size", "0"], "`batch_size` must be positive, got 0."),
+        (["--dataset", "no.npz", "--layers", "[]"], "`dataset`: there is no file 'no.npz'."),
+    ],
+)
+def test_a_mistake_in_training_is_one_line(words, message):
+    done = zoomdiff("train", *words)
+    assert done.exit_code == 1 and done.stdout == ""
+    assert done.stderr == f"zoomdiff: error: {message}\n" or done.stderr.startswith(f"zoomdiff: error: {message} Give")
+
+
+def test_an_unknown_value_of_an_argument_is_a_wrong_argument():
+    done = train("--solver", "magic")
+    assert done.exit_code == 2 and "Traceback" not in done.output
+
+
+def test_push_refuses_what_it_cannot_upload(context_file, tmp_path):
+    assert zoomdiff("push", tmp_path / "no", "org/name").exit_code == 2
+    (tmp_path / "notes.txt").write_text("nothing to upload")
+    for words, message in (
+        ([], "holds neither a saved pipeline (model_index.json) nor Parquet files."),
+        (["--type", "model"], "is no saved pipeline: it has no model_index.json."),
+        (["--remote-code"], "--remote-code belongs to a model; the folder holds none."),
+        (["--type", "model", "--config", context_file], "--config belongs to a dataset; the folder holds none."),
+    ):
+        done = zoomdiff("push", tmp_path, "org/name", *words)
+        assert done.exit_code == 1 and done.stdout == ""
+        assert done.stderr.startswith("zoomdiff: error: ") and message in done.stderr, done.stderr
+
+
+def test_push_names_a_broken_file(tmp_path):
+    shutil.copytree(bundled_model("simulated-city"), tmp_path / "model")
+    weights = tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    done = zoomdiff("push", tmp_path / "model", "org/name")
+    assert done.exit_code == 1 and done.stdout == "" and "Traceback" not in done.stderr
+    assert f"'{tmp_path / 'model'}' cannot be loaded" in done.stderr.splitlines()[-1]
+
+
+def test_push_without_a_connection_or_with_a_wrong_name_is_one_line():
+    for name, message in (
+        ("org/name", "The Hub cannot be reached"),
+        ("a/b/c", "'repo_name' or 'namespace/repo_name'"),
+    ):
+        done = zoomdiff("push", bundled_model("simulated-city"), name)
+        assert done.exit_code == 1 and message in done.stderr and done.stdout == ""
+        assert done.stderr.splitlines()[-1].startswith("zoomdiff: error: ") and "Traceback" not in done.stderr

@@ -18,6 +18,14 @@ Context = Annotated[
     Path, input_file("NetCDF file with the context layers that the model knows (`zoomdiff info`), on y and x.")
 ]
 Output = Annotated[Path, typer.Option("--output", "--out", help="NetCDF file to write, one group per level.")]
+Store = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "--out",
+        help="NetCDF file to write, one group per level; or, ending in .zarr, a store for areas larger than memory.",
+    ),
+]
 Model = Annotated[str, typer.Option(help=MODEL_HELP)]
 Samples = Annotated[int, typer.Option(min=1, help="Size of the ensemble.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed: the same one gives the same traffic.")]
@@ -32,7 +40,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")
 
 def generate(
     context: Context,
-    output: Output,
+    output: Store,
     model: Model = DEFAULT_MODEL,
     start: Annotated[str, typer.Option(help="First hour, local time: weekdays matter.")] = "2024-01-01T00:00",
     hours: Annotated[int | None, typer.Option(min=1, help="Length; one week if no layer tells.")] = None,
@@ -48,8 +56,16 @@ def generate(
 
     Example: zoomdiff generate --context context.nc --output traffic.nc --samples 8
 
+    With an output that ends in .zarr, the area may have any size and the time any number of weeks; a run that was
+    interrupted goes on when the same command is given again, and several processes share the work:
+
+    accelerate launch -m zoomdiff_diffusers.commands generate --context city.nc --output city.zarr
+
     Exit codes: 0 done; 1 the files, the model and the arguments do not fit together; 2 wrong arguments.
     """
+    if output.suffix == ".zarr":
+        _generate_city(context, output, model, start, hours, samples, seed, steps, units, device, as_json)
+        return
     layers = _read_context(context, output)
     pipe = _pipeline(model, device)
     call = partial(pipe, layers, start=start, num_hours=hours, num_samples_per_context=samples)
@@ -85,12 +101,61 @@ def refine(
     _run(call, output, model, seed, steps, units, as_json)
 
 
-def _read_context(path: Path, output: Path):
-    """The layers; what is wrong with the files is said before a model is loaded."""
+def _generate_city(context, output, model, start, hours, samples, seed, steps, units, device, as_json) -> None:
+    """As `generate`, with an area of any size, into a Zarr store."""
+    import os
+
     import xarray
 
+    main = True
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # started by `accelerate launch` or torchrun
+        try:
+            from accelerate import PartialState
+        except ModuleNotFoundError as error:
+            fail_without(error.name, "train")
+        process = PartialState()
+        main, device = process.is_main_process, device or str(process.device)
+    started = time.perf_counter()
+    layers = _open_context(context, output)
+    pipe = _pipeline(model, device)
+    try:
+        pipe.generate_city(layers, output, start, hours, steps, samples, seed, units)
+    except (ValueError, TypeError) as error:
+        fail(str(error))
+    except ModuleNotFoundError:
+        fail_without("zarr", "city")
+    except OSError as error:
+        fail(f"--output: cannot write {output}: {error.strerror or error}.")
+    if not main:
+        return
+    seconds = time.perf_counter() - started
+    with xarray.open_datatree(output, engine="zarr", consolidated=False) as tree:
+        shapes = {name: list(node["traffic"].shape) for name, node in tree.children.items()}
+    if as_json:
+        levels = {name: {"shape": shape} for name, shape in shapes.items()}
+        typer.echo(json.dumps({"output": str(output), "seconds": round(seconds, 3), "units": units, "levels": levels}))
+        return
+    for name, shape in shapes.items():
+        typer.echo(f"{name:<16}{' x '.join(map(str, shape))}")
+    typer.echo(
+        f"\n{output}: in {seconds:.1f} s; xarray.open_datatree(..., engine='zarr', consolidated=False) reads it"
+    )
+
+
+def _read_context(path: Path, output: Path):
+    """The layers; what is wrong with the files is said before a model is loaded."""
     if output.suffix != ".nc":
         fail(f"--output: {output} must end in .nc.")
+    layers = _open_context(path, output)
+    try:
+        return layers.load()
+    except OSError as error:
+        fail(f"--context: {path} is damaged ({error}).")
+
+
+def _open_context(path: Path, output: Path):
+    import xarray
+
     if not output.parent.is_dir():
         fail(f"--output: the folder {output.parent} does not exist.")
     try:
@@ -98,7 +163,7 @@ def _read_context(path: Path, output: Path):
     except ModuleNotFoundError as error:
         fail_without(error.name, "plot")
     try:
-        return xarray.open_dataset(path, engine="netcdf4").load()
+        return xarray.open_dataset(path, engine="netcdf4")
     except OSError as error:
         fail(f"--context: {path} is not a readable NetCDF-4 file ({error}).")
 

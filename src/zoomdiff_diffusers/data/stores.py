@@ -3,6 +3,7 @@
 
 import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -76,9 +77,14 @@ def write_netcdf(tree, path):
         for node in tree.subtree
         if node.data_vars
     }
+    replace_file(path, lambda temporary: tree.to_netcdf(temporary, engine="netcdf4", encoding=encoding))
+
+
+def replace_file(path: Path, write: Callable[[Path], None]):
+    """Let `write` fill a temporary file in the same folder; when it is complete, put it at `path`."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
-        tree.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
+        write(temporary)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)

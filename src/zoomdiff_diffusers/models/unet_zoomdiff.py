@@ -2,6 +2,7 @@
 """One denoiser for all stages of DRDM: a small U-Net over space and time."""
 
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,11 @@ class ZoomDiffUNetOutput(BaseOutput):
     sample: torch.Tensor
 
 
+# Tokens along time that a block mixes, at the outer and at the inner resolution.
+TIME_KERNEL, INNER_TIME_KERNEL = 5, 7
+SPACE_KERNEL = 3
+
+
 class SpaceTimeBlock(nn.Module):
     """
     Residual block on channels-last tokens `(B, T, H, W, C)`: a convolution over time, one over space and a two-layer
@@ -45,7 +51,7 @@ class SpaceTimeBlock(nn.Module):
         self.modulation = nn.Linear(embedding_dim, 4 * dim)
         # Both are two-dimensional convolutions over views of the same memory: far faster on CPUs than Conv3d.
         self.time_conv = nn.Conv2d(dim, dim, (time_kernel, 1), padding=(time_kernel // 2, 0))
-        self.space_conv = nn.Conv2d(dim, dim, 3, padding=1)
+        self.space_conv = nn.Conv2d(dim, dim, SPACE_KERNEL, padding=SPACE_KERNEL // 2)
         self.norm_mlp = nn.LayerNorm(dim)
         self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(approximate="tanh"), nn.Linear(2 * dim, dim))
         nn.init.zeros_(self.modulation.weight)
@@ -165,12 +171,14 @@ class ZoomDiffUNet(ModelMixin, ConfigMixin):
         self.level_embedding = nn.Embedding(len(spatial_factors), embedding_dim)
 
         count, count_inner = layers_per_block
-        self.down_blocks = nn.ModuleList([SpaceTimeBlock(outer, embedding_dim, 5) for _ in range(count)])
+        self.down_blocks = nn.ModuleList([SpaceTimeBlock(outer, embedding_dim, TIME_KERNEL) for _ in range(count)])
         self.down_proj = nn.Linear(outer, inner)
-        self.mid_blocks = nn.ModuleList([SpaceTimeBlock(inner, embedding_dim, 7) for _ in range(count_inner)])
+        self.mid_blocks = nn.ModuleList(
+            [SpaceTimeBlock(inner, embedding_dim, INNER_TIME_KERNEL) for _ in range(count_inner)]
+        )
         self.up_proj = nn.Linear(inner, outer)
         self.skip_proj = nn.Linear(2 * outer, outer)
-        self.up_blocks = nn.ModuleList([SpaceTimeBlock(outer, embedding_dim, 5) for _ in range(count)])
+        self.up_blocks = nn.ModuleList([SpaceTimeBlock(outer, embedding_dim, TIME_KERNEL) for _ in range(count)])
 
         self.norm_out = nn.LayerNorm(outer)
         self.proj_out = nn.ModuleList([nn.Linear(outer, patch_dim) for patch_dim in patch_dims])
@@ -242,7 +250,7 @@ class ZoomDiffUNet(ModelMixin, ConfigMixin):
 
         # 2. down, middle, up
         tokens = self._run(self.down_blocks, tokens, embedding)
-        inner = _pool(self.down_proj(tokens), down_time, down_space)
+        inner = _pool_tokens(self.down_proj(tokens), down_time, down_space)
         inner = self.up_proj(self._run(self.mid_blocks, inner, embedding))
         inner = inner.repeat_interleave(down_time, 1).repeat_interleave(down_space, 2).repeat_interleave(down_space, 3)
         tokens = self.skip_proj(torch.cat([tokens, inner], dim=-1))
@@ -260,14 +268,31 @@ class ZoomDiffUNet(ModelMixin, ConfigMixin):
 
     def _check_sample(self, sample: torch.Tensor, level: int) -> tuple[int, int]:
         """Refuse samples that do not fit the stage; return by how much the inner resolution is coarser."""
-        (steps, cells), (time, space) = self.units[level], self.patch_sizes[level]
+        steps, cells = self.units[level]
         _, channels, length, height, width = sample.shape
         if channels != self.config.channels or length % steps or height % cells or width % cells:
             raise ValueError(
                 f"`sample` at stage {level} must have {self.config.channels} channel(s), a number of time steps "
                 f"divisible by {steps} and sides divisible by {cells}, but its shape is {tuple(sample.shape)}."
             )
+        return self._inner_factors(level)
+
+    def _inner_factors(self, level: int) -> tuple[int, int]:
+        """By how much the inner resolution is coarser, along time and space."""
+        (steps, cells), (time, space) = self.units[level], self.patch_sizes[level]
         return (2 if (steps // time) % 2 == 0 else 1), (2 if (cells // space) % 2 == 0 else 1)
+
+    def reach(self, level: int) -> tuple[int, int, int]:
+        """How far around a value the network looks at a stage: coarsest units along time, y and x, rounded up."""
+        (steps, cells), (time, space) = self.units[level], self.patch_sizes[level]
+        count, count_inner = self.config.layers_per_block
+        in_time, in_space = self._inner_factors(level)
+        tokens = (
+            2 * count * (TIME_KERNEL // 2) + (count_inner * (INNER_TIME_KERNEL // 2) + 1) * in_time - 1,
+            2 * count * (SPACE_KERNEL // 2) + (count_inner * (SPACE_KERNEL // 2) + 1) * in_space - 1,
+        )
+        days, units = (ceil(size / per) for size, per in zip(tokens, (steps // time, cells // space)))
+        return days, units, units
 
     def _add_positions(self, tokens: torch.Tensor, level: int, hour_of_week: torch.Tensor | int) -> torch.Tensor:
         _, steps, height, width, _ = tokens.shape
@@ -317,7 +342,7 @@ def _patch_sizes(patch_sizes: list[list[int]] | None, units: list[tuple[int, int
     return [list(size) for size in patch_sizes]
 
 
-def _pool(tokens: torch.Tensor, time: int, space: int) -> torch.Tensor:
+def _pool_tokens(tokens: torch.Tensor, time: int, space: int) -> torch.Tensor:
     batch, steps, height, width, dim = tokens.shape
     tokens = tokens.reshape(batch, steps // time, time, height // space, space, width // space, space, dim)
     return tokens.mean(dim=(2, 4, 6))

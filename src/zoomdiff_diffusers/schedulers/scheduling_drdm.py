@@ -436,6 +436,22 @@ class DRDMScheduler(SchedulerMixin, ConfigMixin):
         signal, sigma = self._coefficients(first, like)
         return signal * (1 + PRIOR_SIGN[self.config.prior_type]) * guide + sigma * noise
 
+    def continue_stage(self, timestep, prior=None, pred_original_sample=None):
+        """
+        Take up a stage before one of its calls, for states that are kept elsewhere, such as parts of a large area.
+
+        Args:
+            timestep (`float`): The call to come, one of `timesteps`.
+            prior (`torch.Tensor`, *optional*): z, as in [`begin_stage`].
+            pred_original_sample (`torch.Tensor`, *optional*): Output of the call before it; none for the first.
+        """
+        stage, _, _, place = self._calls[float(timestep)]
+        self._prior, self._history = prior, None
+        if pred_original_sample is not None:
+            before = self.stage_timesteps(stage)[place - 1].item()
+            signal, noise = self.signal_and_noise(before, torch.tensor([stage]))
+            self._history = place - 1, _log_snr(signal.item(), noise.item()), pred_original_sample
+
     def _carry(self, sample, first, stage, prior):
         """Express the state at the end of the stage before as this stage's quantity: other z, other data_std."""
         if sample is None or self._finished is None or self._finished[0].shape != sample.shape:

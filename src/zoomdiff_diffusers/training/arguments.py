@@ -201,6 +201,32 @@ class TrainingArguments:
 
 
 @dataclass
+class HubArguments:
+    """Upload of the trained pipeline, and what its model card cannot know otherwise."""
+
+    push_to_hub: bool = field(
+        default=False,
+        metadata={"help": "Upload the trained pipeline to the Hugging Face Hub; log in with `hf auth login` before."},
+    )
+    hub_model_id: str | None = field(
+        default=None, metadata={"help": "Repository as organisation/name; defaults to the name of `output_dir`."}
+    )
+    hub_private_repo: bool | None = field(
+        default=None, metadata={"help": "Create the repository as private, or public; the account's default if unset."}
+    )
+    hub_remote_code: bool = field(
+        default=False, metadata={"help": "Also write the branch `remote-code`, which loads without this package."}
+    )
+    model_license: str | None = field(
+        default=None, metadata={"help": "Licence of the weights, as the Hub names it, for example apache-2.0."}
+    )
+    data_license: str | None = field(default=None, metadata={"help": "Licence of the training data."})
+    data_description: str | None = field(
+        default=None, metadata={"help": "What the training data are and where they come from, in a sentence."}
+    )
+
+
+@dataclass
 class Arguments:
     """All groups of one run."""
 
@@ -209,6 +235,7 @@ class Arguments:
     scheduler: SchedulerArguments = field(default_factory=SchedulerArguments)
     data: DataArguments = field(default_factory=DataArguments)
     training: TrainingArguments = field(default_factory=TrainingArguments)
+    hub: HubArguments = field(default_factory=HubArguments)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Nested plain values, as in a configuration file."""
@@ -311,7 +338,7 @@ def parse_arguments(words: list[str]) -> Arguments:
 
     Args:
         words (`list[str]`): `sys.argv[1:]`. `--config FILE` names a YAML file with the sections model, hierarchy,
-            scheduler, data and training; every other flag overrides the file. Structured values (layers, regions,
+            scheduler, data, training and hub; every other flag overrides the file. Structured values (layers, regions,
             levels, unet) are written as JSON on the command line.
 
     Raises:

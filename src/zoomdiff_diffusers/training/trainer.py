@@ -45,7 +45,8 @@ FREE_SETTINGS = {
     "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "max_train_steps", "max_train_seconds",
     "checkpointing_steps", "checkpoints_total_limit", "logging_steps", "tensorboard", "gradient_checkpointing",
     "validation_region", "validation_cities", "validation_steps", "validation_areas", "validation_samples",
-    "validation_inference_steps",
+    "validation_inference_steps", "data_description", "data_license", "model_license", "push_to_hub", "hub_model_id",
+    "hub_private_repo", "hub_remote_code",
 }  # fmt: skip
 
 
@@ -64,6 +65,10 @@ class Trainer:
         self.arguments, training = arguments, arguments.training
         self.output_dir = Path(training.output_dir)
         self.checkpoint = self._check_output_dir()
+        if arguments.hub.push_to_hub:
+            from ..hub.upload import check_login
+
+            check_login()
         self.accelerator = Accelerator(
             mixed_precision=training.mixed_precision,
             log_with="tensorboard" if training.tensorboard and is_tensorboard_available() else None,
@@ -440,15 +445,36 @@ class Trainer:
         if self.accelerator.is_main_process:
             self.ema.copy_to(self.unet.parameters())
             self.unet.eval()
-            self.pipeline().save_pretrained(self.output_dir)
-            partial = self.output_dir / ".training_summary.json.partial"
-            partial.write_text(json.dumps(summary, indent=2), encoding="utf-8")
-            partial.rename(self.output_dir / "training_summary.json")
+            pipe = self.pipeline()
+            pipe.training_summary = summary
+            pipe.save_pretrained(self.output_dir)
         # The last reference to the process group must not go with the wrapped model, at exit: its destructor would
         # hold the interpreter's lock while it waits for a thread that needs the lock.
         (self.model,) = self.accelerator.free_memory(self.model)
         self.accelerator.end_training()
         return summary
+
+    def push_to_hub(self) -> str:
+        """
+        Uploads the trained pipeline as the arguments say, on the main process; returns the address of the commit.
+
+        Raises:
+            ValueError: the Hub refuses, or cannot be reached. The pipeline stays in `output_dir`.
+        """
+        from ..hub.upload import HUB_ERRORS, explain
+        from ..pipelines import ZoomDiffPipeline
+
+        hub = self.arguments.hub
+        repo_id = hub.hub_model_id or self.output_dir.absolute().name
+        try:
+            return ZoomDiffPipeline.from_pretrained(self.output_dir).push_to_hub(
+                repo_id, private=hub.hub_private_repo, remote_code=hub.hub_remote_code
+            )
+        except HUB_ERRORS as error:
+            raise ValueError(
+                f"The pipeline is in '{self.output_dir}', but was not uploaded: {explain(error)} "
+                f"Try again: zoomdiff push {self.output_dir} {repo_id}"
+            ) from None
 
     def pipeline(self):
         """The pipeline made of the components as they are."""

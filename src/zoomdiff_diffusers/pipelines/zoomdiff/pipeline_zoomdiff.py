@@ -1,6 +1,7 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
 """From urban context to a week of traffic at all levels of a hierarchy, coarse to fine."""
 
+import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -13,21 +14,29 @@ import numpy as np
 import torch
 import xarray
 from diffusers import DiffusionPipeline
+from diffusers.utils import logging
 from diffusers.utils.torch_utils import randn_tensor
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled
 
 from ...data.stores import levels_to_datatree
 from ...hierarchy import Hierarchy
 from ...models import ZoomDiffRegressor, ZoomDiffUNet
 from ...processors import ContextProcessor, ContextTensors, TrafficProcessor
 from ...schedulers import DRDMScheduler
+from .city import CityGenerator
 from .inputs import as_traffic, cell_centres, expand_generators, parse_start
 from .measurements import MeasuredTraffic
 from .pipeline_output import ZoomDiffPipelineOutput
 
 
+logger = logging.get_logger(__name__)
+
 HOURS_PER_WEEK = 168
 OUTPUT_TYPES = ("np", "pt", "xarray", "latent")
 UNITS = ("mean", "sum")
+# How the weights were trained: the trainer's own account, beside `model_index.json`.
+TRAINING_SUMMARY = "training_summary.json"
 # Without a `batch_size`, about so many finest cells pass the network at once: some hundred megabytes.
 CELLS_PER_BATCH = 2**20
 
@@ -73,6 +82,11 @@ class ZoomDiffPipeline(DiffusionPipeline):
             Forecast of every level from the context. With it, a stage starts from the level before shared out in
             proportion to the forecast; without it, shared out evenly, as in the paper.
 
+    Attributes:
+        training_summary (`dict`, *optional*):
+            How the weights were trained, as `training_summary.json` beside them says; `None` where it is not stated.
+            It is saved and pushed with the pipeline.
+
     Raises:
         ValueError: If the components do not belong together.
     """
@@ -99,6 +113,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
             regressor=regressor,
         )
         self.check_components()
+        self.training_summary = _training_summary(unet)
 
     def check_components(self):
         """Raise a `ValueError` for components that were not made for each other, such as another schema's."""
@@ -140,6 +155,17 @@ class ZoomDiffPipeline(DiffusionPipeline):
         """As [`DiffusionPipeline.from_pretrained`], but weights are read from safetensors files only."""
         return super().from_pretrained(pretrained_model_name_or_path, **{"use_safetensors": True, **kwargs})
 
+    @classmethod
+    def download(cls, pretrained_model_name: str, **kwargs) -> str | os.PathLike:
+        """As [`DiffusionPipeline.download`], and `training_summary.json` where there is one."""
+        folder = super().download(pretrained_model_name, **kwargs)
+        options = {name: kwargs[name] for name in ("cache_dir", "local_files_only", "token") if name in kwargs}
+        try:
+            hf_hub_download(pretrained_model_name, TRAINING_SUMMARY, revision=Path(folder).name, **options)
+        except (EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled):
+            logger.info(f"{pretrained_model_name} does not state how its weights were trained.")
+        return folder
+
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs):
         """
         Save all components. Files are complete before they replace those of an earlier checkpoint: neither a full disk
@@ -158,14 +184,84 @@ class ZoomDiffPipeline(DiffusionPipeline):
         options = {name: kwargs.pop(name) for name in ("variant", "max_shard_size") if name in kwargs}
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
             super().save_pretrained(temporary, **options)
+            if self.training_summary is not None:
+                summary = json.dumps(self.training_summary, indent=2)
+                Path(temporary, TRAINING_SUMMARY).write_text(summary, encoding="utf-8")
             files = [path for path in Path(temporary).rglob("*") if path.is_file()]
             # The index comes last: without it, a first save that was interrupted is not taken for a checkpoint.
             for path in sorted(files, key=lambda path: path.name == self.config_name):
                 destination = target / path.relative_to(temporary)
                 destination.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(path, destination)
+        if self.training_summary is None:  # that of an earlier checkpoint would be about other weights
+            (target / TRAINING_SUMMARY).unlink(missing_ok=True)
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id", target.name), variant=options.get("variant"), **kwargs)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        create_pr: bool = False,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        subfolder: str | None = None,
+        *,
+        model_license: str | None = None,
+        data_description: str | None = None,
+        data_license: str | None = None,
+        context: dict | xarray.Dataset | None = None,
+        remote_code: bool = False,
+    ) -> str:
+        """
+        Upload weights, configuration and a model card in one commit. The repository is created if it does not exist.
+
+        The card (README.md) is written anew: hierarchy, context schema, units, training data and scores come from the
+        components and from `training_summary`; what they do not know is given here or is called "not stated".
+
+        Args:
+            repo_id (`str`): The repository, "organisation/name"; a name alone is one of the user's own.
+            model_license (`str`, *optional*): Licence of the weights, as the Hub names it: "apache-2.0", "cc-by-4.0".
+            data_description (`str`, *optional*): What the training data are and where they come from.
+            data_license (`str`, *optional*): Licence of the training data.
+            context (`dict` or `xarray.Dataset`, *optional*):
+                Context of the area that the card's figure shows. By default a simulated one, where the schema is that
+                of the simulated city; otherwise the card has no figure.
+            remote_code (`bool`, defaults to `False`):
+                Also write the branch `remote-code`, which loads without this package by `trust_remote_code=True`.
+
+        The other arguments are those of [`DiffusionPipeline.push_to_hub`].
+
+        Returns:
+            `huggingface_hub.CommitInfo`, a string: the address of the commit.
+
+        Raises:
+            ValueError: Before anything is uploaded, if the checkpoint is incomplete or an access token stands in it.
+            huggingface_hub.errors.HfHubHTTPError: If the Hub refuses.
+        """
+        from ...hub.upload import push_pipeline
+
+        if not safe_serialization:
+            raise ValueError("`safe_serialization` must be True: weights are saved as safetensors only.")
+        return push_pipeline(
+            self,
+            repo_id,
+            commit_message=commit_message,
+            private=private,
+            token=token,
+            create_pr=create_pr,
+            variant=variant,
+            subfolder=subfolder,
+            statements={
+                "model_license": model_license,
+                "data_description": data_description,
+                "data_license": data_license,
+            },
+            context=context,
+            remote_code=remote_code,
+        )
 
     @property
     def guidance_scale(self) -> float | None:
@@ -331,6 +427,56 @@ class ZoomDiffPipeline(DiffusionPipeline):
         given = {self.hierarchy.names[level]: traffic}
         return self._output(levels, request, units, output_type, return_dict, given)
 
+    @torch.no_grad()
+    def generate_city(
+        self,
+        context: xarray.Dataset,
+        output: str | os.PathLike,
+        start: str | datetime | np.datetime64 | None = None,
+        num_hours: int | None = None,
+        num_inference_steps: int | list[int] | None = None,
+        num_samples: int = 1,
+        seed: int = 0,
+        units: str = "mean",
+        window: tuple[int, int, int] | None = None,
+    ) -> Path:
+        """
+        Generate all levels of an area of any extent, for any number of weeks, into a Zarr store.
+
+        Memory does not grow with the area: every call of the network goes over the area window by window, with the
+        state between two calls on disk, about 20 bytes per finest value. The result is that of one window over
+        everything. It depends on `seed` and not on the size of the windows or the number of processes. A run that was
+        interrupted goes on when it is called again. With `torch.distributed`, all processes call this method and share
+        out the windows.
+
+        Args:
+            context (`xarray.Dataset`):
+                Layers on `y` and `x` (temporal ones on `hour` too), as [`ContextProcessor`] documents them. It is read
+                window by window: one opened from a file need not fit into memory.
+            output (`str` or `os.PathLike`): Folder to make, ending in `.zarr`; `xarray.open_datatree` reads it.
+            start, num_hours, num_inference_steps, units: As in [`~ZoomDiffPipeline.__call__`].
+            num_samples (`int`, defaults to 1): Size of the ensemble.
+            seed (`int`, defaults to 0): Seed of the noise.
+            window (`tuple[int, int, int]`, *optional*):
+                Largest window, in units of the coarsest level along time, y and x, without the margin that it needs.
+
+        Returns:
+            `Path`: the store.
+
+        Raises:
+            ValueError: If the arguments do not fit together, or an unfinished run had others.
+        """
+        self.check_inputs(num_samples, "xarray", units, None, None, [])
+        self.check_components()
+        generator = CityGenerator(
+            self, context, output, start, num_hours, num_samples, seed, num_inference_steps, units, window
+        )
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if not distributed:
+            return generator.run()
+        size, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
+        return generator.run(size, rank, torch.distributed.barrier)
+
     def _prepare(
         self, context, start, num_hours, num_samples, generator, batch_size, callback, callback_inputs
     ) -> _Request:
@@ -362,7 +508,9 @@ class ZoomDiffPipeline(DiffusionPipeline):
         names = self.hierarchy.names
         self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device, start_stage=len(levels))
         self._num_timesteps = len(self.scheduler.timesteps)
-        request.forecast = self._forecast(request)
+        request.forecast = self.forecast_levels(
+            request.tensors, request.shapes[-1][0], request.hour_of_week, request.batch_size
+        )
         self._interrupt = False
         state = None
         with self.progress_bar(total=self._num_timesteps) as progress_bar:
@@ -404,7 +552,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
                 tensors = {"latents": state} if "latents" in request.callback_inputs else {}
                 state = (request.callback(self, step, timestep, tensors) or {}).get("latents", state)
             progress_bar.update()
-        return state, self._physical_level(request, result.level, coarse, stage)
+        return state, self.physical_level(result.level, coarse, stage, request.measured)
 
     def _prior(self, request: _Request, coarse: torch.Tensor | None, stage: int) -> torch.Tensor | None:
         """Bring the level before to the shape of the stage's state and into the network's space: z."""
@@ -415,13 +563,22 @@ class ZoomDiffPipeline(DiffusionPipeline):
             self.hierarchy, stage, self.scheduler.state_level(stage), coarse, forecast
         )
 
-    def _forecast(self, request: _Request) -> list[torch.Tensor] | None:
-        """Return the regressor's forecast of all levels for every context, as physical means."""
+    def forecast_levels(
+        self, tensors: ContextTensors, num_steps: int, hour_of_week: int, batch_size: int = 1
+    ) -> list[torch.Tensor] | None:
+        """
+        Return the regressor's forecast of all levels, as physical means (B, C, T_k, H_k, W_k); none without one.
+
+        Args:
+            tensors ([`ContextTensors`]): Of B contexts.
+            num_steps (`int`): T, number of finest time steps.
+            hour_of_week (`int`): Of the first hour, 0 = Monday 00:00.
+            batch_size (`int`, defaults to 1): Contexts that pass the regressor at once.
+        """
         if self.regressor is None:
             return None
-        tensors, num_steps = request.tensors.to(dtype=self.regressor.dtype), request.shapes[-1][0]
-        parts = range(0, len(tensors), request.batch_size)
-        finest = [self.regressor(tensors[i : i + request.batch_size], num_steps, request.hour_of_week) for i in parts]
+        tensors, parts = tensors.to(dtype=self.regressor.dtype), range(0, len(tensors), batch_size)
+        finest = [self.regressor(tensors[i : i + batch_size], num_steps, hour_of_week) for i in parts]
         return self.hierarchy.pyramid(self.traffic_processor.decode(torch.cat(finest).float()))
 
     def _embed_context(self, request: _Request, stage: int) -> list[torch.Tensor]:
@@ -466,8 +623,18 @@ class ZoomDiffPipeline(DiffusionPipeline):
             outputs.append(output.float())
         return torch.cat(outputs)
 
-    def _physical_level(self, request: _Request, level: torch.Tensor, coarse, stage: int) -> torch.Tensor:
-        """Decode a finished level and make it agree with the level before it and with what was measured."""
+    def physical_level(
+        self, level: torch.Tensor, coarse: torch.Tensor | None, stage: int, measured: MeasuredTraffic | None = None
+    ) -> torch.Tensor:
+        """
+        Decode a finished level and make it agree with the level before it and with what was measured.
+
+        Args:
+            level (`torch.Tensor`): What the scheduler returns at the end of a stage.
+            coarse (`torch.Tensor`, *optional*): The level before, as physical means; none for the coarsest.
+            stage (`int`): 0 is the coarsest.
+            measured (`MeasuredTraffic`, *optional*): Known values.
+        """
         values = self.traffic_processor.decode(level)
         if values.isnan().any():
             raise RuntimeError(
@@ -475,8 +642,8 @@ class ZoomDiffPipeline(DiffusionPipeline):
                 f" ({self.unet.dtype}), do not suit these inputs."
             )
         values = self.hierarchy.aggregate(values, stage, source=self.scheduler.state_level(stage))
-        if request.measured is not None and stage <= request.measured.level:
-            return request.measured.combine(values, coarse, stage)
+        if measured is not None and stage <= measured.level:
+            return measured.combine(values, coarse, stage)
         return values if coarse is None else self.hierarchy.reconcile(values, coarse, stage)
 
     def _volume(self, level: int) -> int:
@@ -506,6 +673,14 @@ class ZoomDiffPipeline(DiffusionPipeline):
         if not return_dict:
             return (levels,)
         return ZoomDiffPipelineOutput(levels=levels, units=units, start=start)
+
+
+def _training_summary(unet) -> dict | None:
+    """What lies beside the folder that the network was loaded from, if it was loaded."""
+    source = unet.config.get("_name_or_path")
+    folder = Path(source).parent if source and Path(source).name == "unet" else Path(source or "/no folder")
+    path = folder / TRAINING_SUMMARY
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def _as_list(contexts) -> list:

@@ -1,10 +1,10 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
-"""The models that ship inside the package."""
+"""Models that ship inside the package, and what uploads others to the Hugging Face Hub."""
 
 from pathlib import Path
 
 
-BUNDLED = Path(__file__).parent / "bundled"
+BUNDLED = Path(__file__).parents[1] / "bundled"
 
 
 def bundled_model(name: str) -> str:

@@ -1,0 +1,454 @@
+# Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
+"""Model and dataset cards: every fact comes from the components, the training or the data, or is called not stated."""
+
+import re
+from dataclasses import fields
+from math import lcm
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import torch
+import yaml
+from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData, constants
+
+from .. import __version__
+
+
+TEMPLATES = Path(__file__).parent / "templates"
+NOT_STATED = "not stated"
+METRICS = {
+    "crps": "CRPS",
+    "mae_of_mean": "MAE of the ensemble mean",
+    "mae_of_sample": "MAE of one sample",
+    "rmse_of_mean": "RMSE of the ensemble mean",
+    "spread_skill": "spread/skill",
+}
+KINDS = {"categorical": "classes", "count": "counts", "continuous": "quantities", "temporal": "quantities over time"}
+
+
+def model_card(
+    pipe, repo_id: str, statements: dict, figure: str | None = None, remote_code: bool = False
+) -> ModelCard:
+    """
+    Return the card of a pipeline.
+
+    Args:
+        pipe ([`ZoomDiffPipeline`]): Its components and its `training_summary` are described.
+        repo_id (`str`): The repository, "organisation/name".
+        statements (`dict`):
+            `model_license`, `data_license` and `data_description`, where they are not what the training says.
+        figure (`str`, *optional*): File name of a picture beside the card.
+        remote_code (`bool`, defaults to `False`): Say how to load the revision without the package.
+    """
+    run = run_of(pipe.training_summary)
+    settings = run.get("config", {}).get("data", {})
+    stated = _statements(statements, run)
+    name, simulated = repo_id.split("/")[-1], settings.get("dataset") == "simulated_city"
+    hierarchy = pipe.hierarchy
+    scores = (run.get("validations") or [{}])[-1].get("scores", {})
+    networks = [network for network in (pipe.regressor, pipe.unet) if network is not None]
+    processor = pipe.traffic_processor
+    maxima = processor.config.maximum or [None] * len(processor.channels)
+    return ModelCard.from_template(
+        _model_data(name, settings, stated, scores, simulated),
+        template_path=str(TEMPLATES / "model_card.md"),
+        name=name,
+        repo_id=repo_id,
+        url=f"{constants.ENDPOINT}/{repo_id}",
+        citation_key=_key(repo_id),
+        simulated=simulated,
+        figure=figure,
+        remote_code=remote_code,
+        snippet=_snippet(pipe, repo_id, remote_code=False),
+        remote_snippet=_snippet(pipe, repo_id, remote_code=True),
+        parameters=f"{sum(parameter.numel() for network in networks for parameter in network.parameters()):,}",
+        cell=f"{hierarchy.config.cell_size:g} m",
+        step=_hours(hierarchy.config.time_step),
+        levels=[
+            {
+                "name": level.name,
+                "side": f"{level.spatial_factor * hierarchy.config.cell_size:g} m",
+                "step": _hours(level.temporal_factor * hierarchy.config.time_step),
+            }
+            for level in hierarchy.levels
+        ],
+        multiple={"cells": lcm(*hierarchy.spatial_factors), "steps": lcm(*hierarchy.temporal_factors)},
+        channels=[
+            {
+                "name": channel,
+                "unit": unit or NOT_STATED,
+                "maximum": NOT_STATED if largest is None else _number(largest),
+            }
+            for channel, unit, largest in zip(processor.channels, processor.units, maxima)
+        ],
+        margin=f"{processor.config.margin:g}",
+        layers=[_layer_row(layer) for layer in pipe.context_processor.layers],
+        data=_data_rows(settings, stated, run),
+        training=_training_rows(pipe, run),
+        summary_file="training_summary.json" if pipe.training_summary is not None else None,
+        scores=[
+            {"name": level, **{metric: _number(values[metric]) for metric in METRICS}}
+            for level, values in scores.items()
+        ],
+        validation=_validation(run),
+        has_regressor=pipe.regressor is not None,
+        version=__version__,
+        diffusers_version=diffusers.__version__,
+        torch_version=torch.__version__,
+        **stated,
+    )
+
+
+def run_of(summary: dict | None) -> dict:
+    """The run that made the weights: the last one where a summary lists several, {} where there is none."""
+    runs = (summary or {}).get("runs")
+    return runs[-1] if runs else summary or {}
+
+
+def _statements(statements: dict, run: dict) -> dict[str, str]:
+    """What is given, else what was given to the training, else that it is not stated."""
+    config = run.get("config", {})
+    trained = config.get("hub", {})
+    stated = {}
+    for name in ("model_license", "data_license", "data_description"):
+        stated[name] = _cell(statements.get(name) or trained.get(name) or NOT_STATED)
+    if config.get("data", {}).get("dataset") == "simulated_city":
+        simulated = "simulated by `zoomdiff_diffusers.data.simulated_city`; nothing was measured"
+        given = stated["data_description"]
+        stated["data_description"] = simulated if given == NOT_STATED else f"{given} ({simulated})"
+        if stated["data_license"] == NOT_STATED:
+            stated["data_license"] = "none needed: the data are simulated"
+    return stated
+
+
+def _model_data(name: str, settings: dict, stated: dict, scores: dict, simulated: bool) -> ModelCardData:
+    tags = ["zoomdiff", "diffusion", "mobile-traffic", "multi-resolution", "network-planning"]
+    dataset = settings.get("dataset")
+    on_the_hub = isinstance(dataset, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", dataset)
+    on_the_hub = on_the_hub and not Path(dataset).exists() and not Path(dataset).suffix
+    results = [
+        EvalResult(
+            task_type="other",
+            task_name="Traffic generation",
+            dataset_type=_dataset_name(settings),
+            dataset_name=f"{_dataset_name(settings)}, {'held out' if _held_out(settings) else 'training data'}",
+            dataset_config=level,
+            metric_type=metric,
+            metric_name=f"{METRICS[metric]} ({level})",
+            metric_value=float(f"{values[metric]:.6g}"),
+        )
+        for level, values in scores.items()
+        for metric in METRICS
+    ]
+    return ModelCardData(
+        library_name="diffusers",
+        license=None if stated["model_license"] == NOT_STATED else stated["model_license"],
+        tags=[*tags, "simulated"] if simulated else tags,
+        datasets=[dataset] if on_the_hub else None,
+        model_name=name if results else None,
+        eval_results=results or None,
+    )
+
+
+def _dataset_name(settings: dict) -> str:
+    """A name without folders."""
+    return Path(settings.get("dataset") or NOT_STATED).name.replace("_", " ")
+
+
+def _data_rows(settings: dict, stated: dict, run: dict) -> list[tuple[str, str]]:
+    rows = [("data", stated["data_description"]), ("licence", stated["data_license"])]
+    if settings.get("dataset") == "simulated_city":
+        size = f"{settings['city_height']} x {settings['city_width']} cells, {settings['city_weeks']} week(s) each"
+        rows.append(("simulated cities", f"{settings['train_cities']} of {size}"))
+        rows.append(("way of life", ", ".join(settings["cultures"])))
+    elif settings:
+        rows.append(("name", f"`{Path(settings['dataset']).name}`"))
+        for name, label in (("train_region", "training region"), ("validation_region", "validation region")):
+            region = settings.get(name) or {}
+            rows.append((label, _cell(", ".join(f"{axis} {span}" for axis, span in region.items()) or "all")))
+    pretrained = run.get("config", {}).get("model", {}).get("pretrained_pipeline")
+    if pretrained:
+        rows.append(("continued from", f"`{_local_name(pretrained)}`"))
+    return rows
+
+
+def _training_rows(pipe, run: dict) -> list[tuple[str, str]]:
+    scheduler = pipe.scheduler
+    scheduler.set_timesteps()
+    config, settings = scheduler.config, run.get("config", {}).get("training", {})
+    rows = [
+        ("denoiser", f"`{type(pipe.unet).__name__}`, {pipe.unet.num_parameters():,} parameters"),
+        ("forecast by the context", "none"),
+        (
+            "sampler",
+            f"`{type(scheduler).__name__}`: prior {config.prior_type}, {config.prediction_type}, {config.solver},"
+            f" {len(scheduler.timesteps)} network calls by default",
+        ),
+    ]
+    if pipe.regressor is not None:
+        rows[1] = (rows[1][0], f"`{type(pipe.regressor).__name__}`, {pipe.regressor.num_parameters():,} parameters")
+    if not run:
+        return [*rows, ("budget and seed", NOT_STATED)]
+    rows.append(("steps", f"{run['steps']:,}, with {settings.get('regression_steps', 0):,} of the forecast before"))
+    rows.append(("time", f"{run['seconds'] / 60:.1f} minutes"))
+    rows.append(("seed", str(run["seed"])))
+    if settings:
+        windows = run["config"]["data"]
+        size = " x ".join(str(windows[f"crop_{axis}"]) for axis in ("hours", "height", "width"))
+        rows.append(("batch", f"{settings['batch_size']} windows of {size} time steps and cells"))
+        rows.append(("peak learning rate", f"{settings['learning_rate']:g}"))
+    return rows
+
+
+def _validation(run: dict) -> str:
+    config = run.get("config", {})
+    settings = config.get("training", {})
+    windows = f"at most {settings.get('validation_areas', NOT_STATED)} windows"
+    windows += (
+        " that were held out" if _held_out(config.get("data", {})) else " of the training data: none were held out"
+    )
+    return f"{windows}; {settings.get('validation_samples', NOT_STATED)} samples each"
+
+
+def _held_out(settings: dict) -> bool:
+    """Whether the validation saw other cities or places than the training: without two regions, both saw all."""
+    regions = settings.get("train_region"), settings.get("validation_region")
+    return settings.get("dataset") == "simulated_city" or (None not in regions and regions[0] != regions[1])
+
+
+def _layer_row(layer: dict) -> dict[str, str]:
+    names = layer["classes"] if layer["kind"] == "categorical" else layer["channels"]
+    return {
+        "name": layer["name"],
+        "kind": f"{layer['kind']} ({KINDS[layer['kind']]}{', log' if layer.get('log') else ''})",
+        "shape": _shape(layer, "T", "H", "W"),
+        "names": _cell(", ".join(names)),
+    }
+
+
+def _shape(layer: dict, *sizes) -> str:
+    """The shape that a layer may have at its plainest, as text."""
+    time, height, width = sizes
+    count = len(layer.get("channels", []))
+    axes = [str(count)] if layer["kind"] != "categorical" and count > 1 else []
+    axes += [str(time)] if layer["kind"] == "temporal" else []
+    return f"({', '.join([*axes, str(height), str(width)])})"
+
+
+def _snippet(pipe, repo_id: str, remote_code: bool) -> str:
+    """Code that runs as it is; with `remote_code` without this package."""
+    hierarchy, layers = pipe.hierarchy, pipe.context_processor.layers
+    cells, steps = lcm(*hierarchy.spatial_factors), lcm(*hierarchy.temporal_factors)
+    height, width = 2 * cells, 3 * cells
+    length = max(1, round(168 / hierarchy.config.time_step) // steps) * steps
+    imports, context = _example_context(layers, length, height, width, simulated=not remote_code)
+    library, name = ("diffusers", "DiffusionPipeline") if remote_code else ("zoomdiff_diffusers", "ZoomDiffPipeline")
+    options = ', revision="remote-code", trust_remote_code=True' if remote_code else ""
+    hours = f"{length * hierarchy.config.time_step:g}"
+    lines = [
+        *imports,
+        "import torch",
+        f"from {library} import {name}",
+        "",
+        f'pipe = {name}.from_pretrained("{repo_id}"{options})',
+        *context,
+        f'options = {{"start": "2026-03-02", "num_hours": {hours}, "num_samples_per_context": 4}}',
+        "out = pipe(context, generator=torch.Generator().manual_seed(0), **options)",
+        f'out.levels["{hierarchy.names[-1]}"]  # (samples, channels, time, y, x)',
+    ]
+    return "\n".join(lines)
+
+
+def _example_context(layers: list[dict], *sizes: int, simulated: bool) -> tuple[list[str], list[str]]:
+    """Imports and the assignment of a context: simulated where the schema is the simulator's, else zeros."""
+    from ..data.simulated_city import SIMULATED_LAYERS
+
+    _, height, width = sizes
+    if simulated and layers == SIMULATED_LAYERS:
+        call = f"simulate_context(height={height}, width={width}, seed=1)  # or your own layers, see below"
+        return ["from zoomdiff_diffusers.data.simulated_city import simulate_context"], [f"context = {call}"]
+    if not layers:
+        grid = f'xarray.Dataset(coords={{"y": np.arange({height}), "x": np.arange({width})}})'
+        return ["import numpy as np", "import xarray"], [f"context = {grid}"]
+    entries = [f'    "{layer["name"]}": np.zeros({_shape(layer, *sizes)}{_dtype(layer)}),' for layer in layers]
+    comment = "# Put your own layers here; each may be left out."
+    return ["import numpy as np"], [comment, "context = {", *entries, "}"]
+
+
+def _dtype(layer: dict) -> str:
+    return ", dtype=int" if layer["kind"] == "categorical" else ""
+
+
+def dataset_facts(folder: Path, arguments=None) -> dict:
+    """
+    What a training set holds.
+
+    Args:
+        folder (`Path`): A `datasets` folder of Parquet files.
+        arguments (`Arguments`, *optional*): Those of a training on it; without them all columns count as layers.
+
+    Raises:
+        ValueError: If a column is missing or does not fit (see `zoomdiff_diffusers.data.datasets`).
+    """
+    import datasets  # of the extra `train`
+
+    from ..data.datasets import parquet_areas
+    from ..training.arguments import DataArguments
+
+    data = DataArguments() if arguments is None else arguments.data
+    names = datasets.load_dataset(str(folder), split="train").column_names
+    special = [*data.traffic_variables, data.valid_variable, "start_hour", "area"]
+    layers = data.layers
+    if layers is None:
+        layers = [{"name": name, "kind": NOT_STATED} for name in names if name not in special]
+    wanted = [layer["name"] for layer in layers]
+    areas = parquet_areas(str(folder), data.traffic_variables, wanted, data.valid_variable, data.start_hour)
+    channels = list(data.traffic_variables)
+    if len(channels) == 1 and len(areas[0].traffic) > 1:
+        channels = [f"{channels[0]}_{index}" for index in range(len(areas[0].traffic))]
+    return {
+        "areas": len(areas),
+        "cells": sorted({area.traffic.shape[2:] for area in areas}),
+        "steps": sorted({area.traffic.shape[1] for area in areas}),
+        "missing": 1 - sum(_measured(area).sum() for area in areas) / sum(_measured(area).size for area in areas),
+        "channels": [_channel_facts(areas, index, name) for index, name in enumerate(channels)],
+        "layers": [
+            {**layer, "shape": sorted({area.context[layer["name"]].shape for area in areas})} for layer in layers
+        ],
+        "columns": names,
+        "data": data,
+        "cell_size": arguments and arguments.hierarchy.cell_size,
+        "time_step": arguments and arguments.hierarchy.time_step,
+        "settings": _settings(arguments, data),
+    }
+
+
+def _settings(arguments, data) -> dict:
+    """The sections of a configuration that trains on the data; what is left at its default is left out."""
+    if arguments is None:
+        return {"data": {"dataset": None, "layers": []}}
+    return {
+        name: {
+            member.name: getattr(group, member.name)
+            for member in fields(group)
+            if member.name in ("dataset", "layers")
+            or getattr(group, member.name) != getattr(type(group)(), member.name)
+        }
+        for name, group in (("data", data), ("hierarchy", arguments.hierarchy))
+        if name == "data" or group != type(group)()
+    }
+
+
+def _measured(area) -> np.ndarray:
+    return np.ones(area.traffic.shape[1:], bool) if area.valid is None else area.valid
+
+
+def _channel_facts(areas: list, index: int, name: str) -> dict:
+    values = np.concatenate([area.traffic[index][_measured(area)] for area in areas]).astype(np.float64)
+    if values.size == 0:
+        raise ValueError(f"Channel {name!r} has no measured value.")
+    zeros = f"{100 * (values == 0).mean():.1f} %"
+    return {"name": name, "mean": _number(values.mean()), "maximum": _number(values.max()), "zeros": zeros}
+
+
+def dataset_card(facts: dict, repo_id: str, statements: dict) -> DatasetCard:
+    """
+    Return the card of a training set.
+
+    Args:
+        facts (`dict`): From [`dataset_facts`].
+        repo_id (`str`): The dataset repository, "organisation/name".
+        statements (`dict`): `data_license` and `data_description`, where they are known.
+    """
+    data, name = facts["data"], repo_id.split("/")[-1]
+    stated = {key: _cell(statements.get(key) or NOT_STATED) for key in ("data_license", "data_description")}
+    unit = data.traffic_unit or NOT_STATED
+    licence = None if stated["data_license"] == NOT_STATED else stated["data_license"]
+    tags = ["zoomdiff", "mobile-traffic", "urban-context"]
+    return DatasetCard.from_template(
+        DatasetCardData(license=licence, tags=tags, pretty_name=name),
+        template_path=str(TEMPLATES / "dataset_card.md"),
+        name=name,
+        repo_id=repo_id,
+        url=f"{constants.ENDPOINT}/datasets/{repo_id}",
+        citation_key=_key(repo_id),
+        contents=_content_rows(facts),
+        columns=_column_rows(facts, unit),
+        channels=[{**channel, "unit": unit} for channel in facts["channels"]],
+        valid=data.valid_variable,
+        settings=_as_yaml(facts["settings"], repo_id),
+        has_layers=bool(facts["settings"]["data"]["layers"]),
+        snippet=f'from datasets import load_dataset\n\nareas = load_dataset("{repo_id}", split="train")',
+        **stated,
+    )
+
+
+def _content_rows(facts: dict) -> list[tuple[str, str]]:
+    time_step = facts["time_step"]
+    steps = ", ".join(f"{count}" for count in facts["steps"])
+    hours = "" if time_step is None else f" ({', '.join(_hours(count * time_step) for count in facts['steps'])})"
+    return [
+        ("areas", str(facts["areas"])),
+        ("cells of an area, height x width", ", ".join(f"{height} x {width}" for height, width in facts["cells"])),
+        ("side of a cell", NOT_STATED if facts["cell_size"] is None else f"{facts['cell_size']:g} m"),
+        ("time steps of an area", f"{steps}{hours}"),
+        ("time step", NOT_STATED if time_step is None else _hours(time_step)),
+        ("first time step", _first_hour(facts)),
+        ("missing traffic", f"{100 * facts['missing']:.1f} %"),
+    ]
+
+
+def _first_hour(facts: dict) -> str:
+    if "start_hour" in facts["columns"]:
+        return "column `start_hour`: hour of the week, 0 is Monday 00:00"
+    return f"hour {facts['data'].start_hour} of the week, 0 is Monday 00:00"
+
+
+def _column_rows(facts: dict, unit: str) -> list[dict[str, str]]:
+    data = facts["data"]
+    shape = "(T, H, W)" if len(data.traffic_variables) == len(facts["channels"]) else "(C, T, H, W)"
+    rows = [{"name": name, "what": "traffic", "shape": shape, "content": unit} for name in data.traffic_variables]
+    for layer in facts["layers"]:
+        values = layer.get("classes") or layer.get("channels") or [NOT_STATED]
+        shapes = " or ".join(str(tuple(int(size) for size in found)) for found in layer["shape"])
+        kind = layer["kind"] if layer["kind"] == NOT_STATED else f"{layer['kind']} ({KINDS[layer['kind']]})"
+        what = f"context layer, kind {kind}" if kind == NOT_STATED else f"context layer, {kind}"
+        rows.append({"name": layer["name"], "what": what, "shape": shapes, "content": _cell(", ".join(values))})
+    known = {
+        data.valid_variable: ("where the traffic was measured", "(T) or (T, H, W)", "true or false"),
+        "start_hour": ("hour of the week of the first time step", "one number", "0 to 167"),
+        "area": ("number of the area", "one number", "whole number"),
+    }
+    for name, (what, axes, content) in known.items():
+        if name in facts["columns"]:
+            rows.append({"name": name, "what": what, "shape": axes, "content": content})
+    return rows
+
+
+def _as_yaml(settings: dict, repo_id: str) -> str:
+    settings = {**settings, "data": {**settings["data"], "dataset": repo_id}}
+    return yaml.safe_dump(settings, sort_keys=False, width=110, default_flow_style=None).strip()
+
+
+def _hours(hours: float) -> str:
+    return f"{hours / 24:g} day" if hours == 24 else f"{hours / 24:g} days" if hours % 24 == 0 else f"{hours:g} h"
+
+
+def _number(value: float) -> str:
+    """Four significant digits, thousands apart."""
+    return f"{float(f'{value:.4g}'):,.6g}"
+
+
+def _local_name(name: str) -> str:
+    """A Hub id as it is, a folder without those above it."""
+    return name if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else Path(name).name
+
+
+def _key(repo_id: str) -> str:
+    return re.sub(r"\W+", "_", repo_id)
+
+
+def _cell(value) -> str:
+    """Text for one cell of a Markdown table."""
+    return re.sub(r"\s+", " ", str(value)).replace("|", "\\|").strip()

@@ -1,0 +1,414 @@
+# Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
+"""
+Traffic of whole cities: every stage runs over the whole area before the next one begins, call by call and window by
+window, with the state of the diffusion on disk.
+
+The network is convolutional. A window that is larger than its core by the reach of the network gives the core the same
+values as one window over everything: there are no seams to hide, and memory does not grow with the city.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray
+from tqdm.auto import tqdm
+
+from ...data.stores import levels_to_datatree, replace_file
+from .inputs import cell_centres, parse_start
+
+
+HOURS_PER_WEEK = 168
+# A window has about so many values at its level, without the margin around it: with the default network, some 2 GB.
+VALUES_PER_WINDOW = 2**22
+# In units of the coarsest level. Margins cost less in a few long windows than in many short ones.
+LONGEST_WINDOW, SMALLEST_SIDE = 28, 4
+PROGRESS = "progress.json"
+STATES, PARITIES = "states", ("even", "odd")
+
+
+@dataclass(frozen=True)
+class Window:
+    """
+    Part of an area, counted in units of the coarsest level along time, y and x.
+
+    Args:
+        core (`tuple[slice, slice, slice]`): What the window is responsible for.
+        outer (`tuple[slice, slice, slice]`): The core and what the network sees around it, inside the area.
+    """
+
+    core: tuple[slice, slice, slice]
+    outer: tuple[slice, slice, slice]
+
+    @property
+    def core_in_outer(self) -> tuple[slice, slice, slice]:
+        return tuple(
+            slice(core.start - outer.start, core.stop - outer.start) for core, outer in zip(self.core, self.outer)
+        )
+
+
+def scaled(slices: tuple[slice, slice, slice], unit: tuple[int, int, int]) -> tuple[slice, slice, slice]:
+    """The same part in steps and cells of which `unit` make up a coarsest unit, per axis."""
+    return tuple(slice(part.start * size, part.stop * size) for part, size in zip(slices, unit))
+
+
+def make_windows(area: tuple[int, int, int], size: tuple[int, int, int], margin: tuple[int, int, int]) -> list[Window]:
+    """
+    Cut an area into windows.
+
+    Args:
+        area (`tuple[int, int, int]`): Coarsest units of the area along time, y and x.
+        size (`tuple[int, int, int]`): Those of a core, at most.
+        margin (`tuple[int, int, int]`): Those around it.
+    """
+    starts = [range(0, whole, step) for whole, step in zip(area, size)]
+    windows = []
+    for corner in product(*starts):
+        core = tuple(slice(start, min(start + step, whole)) for start, step, whole in zip(corner, size, area))
+        outer = tuple(
+            slice(max(0, part.start - around), min(whole, part.stop + around))
+            for part, around, whole in zip(core, margin, area)
+        )
+        windows.append(Window(core, outer))
+    return windows
+
+
+def noise_of_place(
+    seed: int, sample: int, stage: int, part: tuple[slice, slice, slice], channels: int, unit: tuple[int, int, int]
+) -> np.ndarray:
+    """
+    Standard normal noise that is a function of seed, sample, stage and place alone.
+
+    Every coarsest unit has a stream of its own, of the counter-based generator Philox (Salmon et al. 2011,
+    doi:10.1145/2063384.2063405).
+
+    Args:
+        seed (`int`), sample (`int`), stage (`int`): Keys.
+        part (`tuple[slice, slice, slice]`): Coarsest units along time, y and x.
+        channels (`int`): Traffic channels.
+        unit (`tuple[int, int, int]`): Steps, rows and columns of the stage's state in a coarsest unit.
+
+    Returns:
+        `np.ndarray`: (C, T, H, W) float32.
+    """
+    key = np.random.SeedSequence([seed, sample, stage]).generate_state(2, np.uint64)
+    counts = [slices.stop - slices.start for slices in part]
+    noise = np.empty((*counts, channels, *unit), dtype=np.float32)
+    for index in np.ndindex(*counts):
+        place = [slices.start + offset for slices, offset in zip(part, index)]
+        generator = np.random.Generator(np.random.Philox(key=key, counter=[0, *place]))
+        generator.standard_normal(dtype=np.float32, out=noise[index])
+    # (t, y, x, C, T, H, W) -> (C, t T, y H, x W)
+    noise = noise.transpose(3, 0, 4, 1, 5, 2, 6)
+    return noise.reshape(channels, *(count * size for count, size in zip(counts, unit)))
+
+
+class CityGenerator:
+    """
+    One run of [`ZoomDiffPipeline.generate_city`], whose arguments are explained there.
+
+    Args:
+        pipe ([`ZoomDiffPipeline`]): Trained.
+        context (`xarray.Dataset`): Layers on `y`, `x` (and `hour`); read window by window, so it may lie on disk.
+        output (`Path`): The Zarr store to make.
+    """
+
+    def __init__(self, pipe, context, output, start, num_hours, num_samples, seed, num_inference_steps, units, window):
+        self.pipe, self.hierarchy, self.scheduler = pipe, pipe.hierarchy, pipe.scheduler
+        self.context, self.output = context, Path(output).absolute()
+        self.start, self.num_samples, self.seed, self.units = start, num_samples, seed, units
+        self.num_inference_steps, self.window = num_inference_steps, window
+        self._check()
+        self.start_time = parse_start(start, self.hierarchy)
+        size = (self.context.sizes["y"], self.context.sizes["x"])
+        self.shapes = self.hierarchy.shapes(self._num_steps(num_hours), *size)
+        self.centres = cell_centres(context, size)
+        self.unit = (self.hierarchy.temporal_factors[0], *(2 * [self.hierarchy.spatial_factors[0]]))
+        self.area = tuple(whole // part for whole, part in zip(self.shapes[-1], self.unit))
+        self.folder = self.output.with_name(f".{self.output.name}.partial")
+
+    def _check(self):
+        """Refuse arguments that no run could honour, before work starts."""
+        import importlib.util
+
+        if importlib.util.find_spec("zarr") is None:
+            raise ModuleNotFoundError("zarr is not installed. pip install 'zoomdiff_diffusers[city]' brings it.")
+        if not isinstance(self.context, xarray.Dataset) or not {"y", "x"} <= set(self.context.sizes):
+            raise ValueError(
+                "`context` must be an xarray.Dataset with the dimensions `y` and `x`, but is "
+                f"{type(self.context).__name__} with {dict(getattr(self.context, 'sizes', {}))}."
+            )
+        if self.output.suffix != ".zarr":
+            raise ValueError(f"`output` must end in .zarr, but is {str(self.output)!r}.")
+        if self.output.exists():
+            raise ValueError(f"`output` must not exist yet, but {self.output} does; remove it or choose another name.")
+        if not self.output.parent.is_dir():
+            raise FileNotFoundError(f"`output` cannot be {self.output}: the folder {self.output.parent} is missing.")
+        config = self.scheduler.config
+        if config.solver == "ddpm" or "continuous" in (config.intensity, config.adding, config.denoising):
+            raise ValueError(
+                "`generate_city` needs a scheduler whose stages are segmented and whose solver draws no noise, but "
+                f"has solver={config.solver!r}, intensity={config.intensity!r}, adding={config.adding!r}, "
+                f"denoising={config.denoising!r}."
+            )
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"`seed` must be an integer that is not negative, but is {self.seed!r}.")
+        if self.window is not None and (len(self.window) != 3 or not all(size >= 1 for size in self.window)):
+            raise ValueError(f"`window` must be three positive integers: time, y and x, but is {self.window!r}.")
+
+    def _num_steps(self, num_hours) -> int:
+        time_step = self.hierarchy.config.time_step
+        if num_hours is None:
+            layers = [layer["name"] for layer in self.pipe.context_processor.layers if layer["kind"] == "temporal"]
+            lengths = [self.context[name].sizes["hour"] for name in layers if name in self.context]
+            return lengths[0] if lengths else round(HOURS_PER_WEEK / time_step)
+        steps = num_hours / time_step
+        if steps != round(steps) or steps < 1:
+            raise ValueError(f"`num_hours` must be a positive multiple of {time_step:g} h, not {num_hours}.")
+        return int(steps)
+
+    def run(self, num_processes: int = 1, process_index: int = 0, wait: Callable = lambda: None) -> Path:
+        """
+        Generate all samples, or what an interrupted run has left to do.
+
+        Args:
+            num_processes (`int`), process_index (`int`): The windows are shared out over the processes.
+            wait (`Callable`): Returns when all processes have called it.
+        """
+        import zarr
+
+        main = process_index == 0
+        self.scheduler.set_timesteps(self.num_inference_steps)
+        stages = range(len(self.hierarchy))
+        windows = [self._windows(stage) for stage in stages]
+        # Before its calls, a stage is begun: one more step.
+        timesteps = [[None, *self.scheduler.stage_timesteps(stage).tolist()] for stage in stages]
+        steps = [
+            (sample, stage, place, timestep)
+            for sample, stage in product(range(self.num_samples), stages)
+            for place, timestep in enumerate(timesteps[stage], start=-1)
+        ]
+        fingerprint = self._fingerprint(windows) if main else None
+        if main:
+            self._open(fingerprint, windows)
+        wait()
+        root = zarr.open_group(self.folder, mode="r+")
+        done = json.loads((self.folder / PROGRESS).read_text(encoding="utf-8"))["done"]
+        # What has been worked on before and after each step: a value counts once per call.
+        worked = np.cumsum([0, *(prod(self.shapes[stage]) * (place >= 0) for _, stage, place, _ in steps)]).tolist()
+        options = {"disable": not main, **getattr(self.pipe, "_progress_bar_config", {})}
+        with tqdm(total=worked[-1], initial=worked[done], unit=" values", unit_scale=True, **options) as bar:
+            for position, (sample, stage, place, timestep) in enumerate(steps):
+                if position < done:
+                    continue
+                bar.set_description(f"Sample {sample + 1} of {self.num_samples}, {self.hierarchy.names[stage]}")
+                for window in windows[stage][process_index::num_processes]:
+                    if place < 0:
+                        self._begin(root, sample, stage, window)
+                    else:
+                        last = place == len(timesteps[stage]) - 2
+                        self._step(root, sample, stage, place, timestep, last, window)
+                        bar.update(
+                            prod(part.stop - part.start for part in scaled(window.core, self._state_unit(stage)))
+                        )
+                wait()
+                bar.update(worked[position + 1] - bar.n)
+                if main:
+                    self._write_progress(fingerprint, position + 1)
+                wait()
+        if main:
+            shutil.rmtree(self.folder / STATES)
+            (self.folder / PROGRESS).unlink()
+            os.replace(self.folder, self.output)
+        wait()
+        return self.output
+
+    def _windows(self, stage: int) -> list[Window]:
+        """The windows of a stage, about as large as memory allows."""
+        unit = self._state_unit(stage)
+        margin = self.pipe.unet.reach(stage)
+        if self.window is not None:
+            return make_windows(self.area, self.window, margin)
+        units = VALUES_PER_WINDOW // (prod(unit) * len(self.pipe.traffic_processor.channels))
+        days = min(self.area[0], LONGEST_WINDOW)
+        side = max(SMALLEST_SIDE, int((units / days) ** 0.5))
+        return make_windows(self.area, (days, side, side), margin)
+
+    def _state_unit(self, stage: int) -> tuple[int, int, int]:
+        """Steps, rows and columns of a stage's state in a coarsest unit."""
+        level = self.hierarchy.levels[stage]
+        side = self.unit[1] // level.spatial_factor
+        return self.unit[0] // level.temporal_factor, side, side
+
+    def _fingerprint(self, windows) -> str:
+        """What the result depends on: an interrupted run may only go on with the same."""
+        digest = hashlib.sha256()
+        networks = [network for network in (self.pipe.regressor, self.pipe.unet) if network is not None]
+        for network in networks:
+            for name, values in network.state_dict().items():
+                digest.update(name.encode() + values.detach().float().cpu().numpy().tobytes())
+        configs = [
+            {name: value for name, value in component.config.items() if not name.startswith("_")}
+            for component in self.pipe.components.values()
+            if component is not None
+        ]
+        settings = [self.seed, self.num_samples, self.num_inference_steps, self.units, self.shapes]
+        settings += [str(self.start_time), str(windows)]
+        digest.update(json.dumps([configs, settings], sort_keys=True).encode())
+        for window in windows[-1]:
+            part = self._context_of(window.core)
+            for name in sorted(part):
+                digest.update(str(name).encode() + np.ascontiguousarray(part[name].values).tobytes())
+        return digest.hexdigest()
+
+    def _open(self, fingerprint: str, windows: list[list[Window]]):
+        """Make the store under its temporary name, or take up the one that an interrupted run has left."""
+        path = self.folder / PROGRESS
+        if path.is_file():
+            if json.loads(path.read_text(encoding="utf-8"))["fingerprint"] == fingerprint:
+                return
+            raise ValueError(
+                f"`output`: {self.folder} holds an unfinished run with another context, model or settings. Go on with "
+                "the same ones, or remove that folder."
+            )
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._create(windows)
+        self._write_progress(fingerprint, 0)
+
+    def _create(self, windows: list[list[Window]]):
+        import zarr
+
+        levels = {
+            name: np.broadcast_to(
+                np.float32(np.nan), (self.num_samples, len(self.pipe.traffic_processor.channels), *shape)
+            )
+            for name, shape in zip(self.hierarchy.names, self.shapes)
+        }
+        unit = ", ".join(dict.fromkeys(self.pipe.traffic_processor.units))
+        y, x = self.centres
+        tree = levels_to_datatree(
+            levels,
+            self.hierarchy,
+            np.datetime64(self.start_time, "s"),
+            self.pipe.traffic_processor.channels,
+            unit,
+            self.units,
+            y=y,
+            x=x,
+            attrs={"title": "Generated mobile traffic", "seed": self.seed},
+        )
+        tree.map_over_datasets(_without_traffic).to_zarr(self.folder, mode="w", zarr_format=3, consolidated=False)
+        root = zarr.open_group(self.folder, mode="r+")
+        states = root.create_group(STATES)
+        for stage, (name, shape) in enumerate(zip(self.hierarchy.names, self.shapes)):
+            chunk = tuple(part.stop for part in scaled(windows[stage][0].core, self._state_unit(stage)))
+            described = tree[name]["traffic"]
+            root[name].create_array(
+                "traffic",
+                shape=levels[name].shape,
+                chunks=(1, levels[name].shape[1], *chunk),
+                dtype="float32",
+                fill_value=float("nan"),
+                dimension_names=described.dims,
+                attributes=dict(described.attrs),
+            )
+            # Of the solver between two calls: the prior, the state, and what the call before took for the truth.
+            for which, count in (("prior", 1), *((parity, 2) for parity in PARITIES)):
+                states.create_array(
+                    f"{name}_{which}",
+                    shape=(count, levels[name].shape[1], *shape),
+                    chunks=(count, levels[name].shape[1], *chunk),
+                    dtype="float32",
+                    compressors=None,
+                )
+
+    def _write_progress(self, fingerprint: str, done: int):
+        content = json.dumps({"fingerprint": fingerprint, "done": done})
+        replace_file(self.folder / PROGRESS, lambda path: path.write_text(content, encoding="utf-8"))
+
+    def _begin(self, root, sample: int, stage: int, window: Window):
+        """Write z and the noise from which a stage starts, for the core of a window."""
+        name, core = self.hierarchy.names[stage], scaled(window.core, self._state_unit(stage))
+        tensors, hour_of_week = self._tensors(window.core)
+        steps = (window.core[0].stop - window.core[0].start) * self.unit[0]
+        forecast = self.pipe.forecast_levels(tensors, steps, hour_of_week)
+        coarse = self._coarse(root, sample, stage, window)
+        prior = self.pipe.traffic_processor.encode_prior(
+            self.hierarchy, stage, stage, coarse, None if forecast is None else forecast[stage]
+        )
+        channels = len(self.pipe.traffic_processor.channels)
+        noise = noise_of_place(self.seed, sample, stage, window.core, channels, self._state_unit(stage))
+        place = (0, slice(None), *core)
+        root[STATES][f"{name}_prior"][place] = 0.0 if prior is None else prior[0].cpu().numpy()
+        root[STATES][f"{name}_even"][place] = noise
+
+    def _step(self, root, sample, stage: int, place: int, timestep: float, last: bool, window: Window):
+        """One call of the network for one window: from one state on disk to the next, or to the finished level."""
+        name, states, device = self.hierarchy.names[stage], root[STATES], self.pipe._execution_device
+        current, following = (states[f"{name}_{PARITIES[(place + ahead) % 2]}"] for ahead in (0, 1))
+        unit = self._state_unit(stage)
+        core, outer, inner = (scaled(part, unit) for part in (window.core, window.outer, window.core_in_outer))
+
+        def read(array, row, part):
+            return torch.from_numpy(array[(slice(row, row + 1), slice(None), *part)]).to(device)
+
+        state, prior = read(current, 0, outer), read(states[f"{name}_prior"], 0, outer)
+        output = self._predict(state, timestep, stage, prior, window)
+        inside = (slice(None), slice(None), *inner)
+        earlier = read(current, 1, core) if place > 0 else None
+        self.scheduler.continue_stage(timestep, prior[inside], earlier)
+        result = self.scheduler.step(output[inside], timestep, state[inside])
+        if last:
+            level = self.pipe.physical_level(result.level, self._coarse(root, sample, stage, window), stage)
+            root[name]["traffic"][(sample, slice(None), *core)] = (level[0] * self._volume(stage)).cpu().numpy()
+        else:
+            saved = torch.cat([result.prev_sample, result.pred_original_sample])
+            following[(slice(None), slice(None), *core)] = saved.cpu().numpy()
+
+    def _predict(self, state, timestep: float, stage: int, prior, window: Window) -> torch.Tensor:
+        unet = self.pipe.unet
+        tensors, hour_of_week = self._tensors(window.outer)
+        embedding = unet.encode_context(tensors.to(dtype=unet.dtype), stage)
+        state, prior = state.to(unet.dtype), prior.to(unet.dtype)
+        return unet(state, timestep, stage, prior, embedding, hour_of_week).sample.float()
+
+    def _coarse(self, root, sample: int, stage: int, window: Window) -> torch.Tensor | None:
+        """The finished level before a stage, in the core of a window, as physical means."""
+        if stage == 0:
+            return None
+        core = scaled(window.core, self._state_unit(stage - 1))
+        values = root[self.hierarchy.names[stage - 1]]["traffic"][(sample, slice(None), *core)]
+        return torch.from_numpy(values[None] / self._volume(stage - 1)).to(self.pipe._execution_device)
+
+    def _volume(self, stage: int) -> int:
+        """What a mean is multiplied with to be in the units of the store."""
+        level = self.hierarchy.levels[stage]
+        return 1 if self.units == "mean" else level.spatial_factor**2 * level.temporal_factor
+
+    def _context_of(self, part: tuple[slice, slice, slice]) -> xarray.Dataset:
+        time, y, x = scaled(part, self.unit)
+        sizes = {"hour": time, "y": y, "x": x}
+        return self.context.isel({axis: part for axis, part in sizes.items() if axis in self.context.dims}).load()
+
+    def _tensors(self, part: tuple[slice, slice, slice]):
+        """Normalised context of a part, and the hour of the week at which it starts."""
+        hours = (part[0].stop - part[0].start) * self.unit[0]
+        cells = tuple((axis.stop - axis.start) * side for axis, side in zip(part[1:], self.unit[1:]))
+        tensors = self.pipe.context_processor([self._context_of(part)], hours, cells).to(self.pipe._execution_device)
+        start = self.start_time.weekday() * 24 + self.start_time.hour
+        hour = start + part[0].start * self.unit[0] * self.hierarchy.config.time_step
+        return tensors, round(hour) % HOURS_PER_WEEK
+
+
+def _without_traffic(level: xarray.Dataset) -> xarray.Dataset:
+    """The coordinates of a level; texts of a fixed length have no specification in Zarr v3."""
+    texts = {name: level[name].astype(object) for name in level.coords if level[name].dtype.kind == "U"}
+    return level.drop_vars("traffic", errors="ignore").assign_coords(texts)

@@ -1,0 +1,178 @@
+# Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
+"""Cards and checks of folders, without a Hub."""
+
+import re
+
+import pytest
+import torch
+import yaml
+from support.hub_client import SUMMARY
+from support.tiny import tiny_pipeline, tiny_unet
+
+from zoomdiff_diffusers import (
+    ContextProcessor,
+    DRDMScheduler,
+    Hierarchy,
+    TrafficProcessor,
+    ZoomDiffPipeline,
+    bundled_model,
+)
+from zoomdiff_diffusers.hub.cards import model_card
+from zoomdiff_diffusers.hub.upload import check_dataset_folder, check_pipeline_folder, refuse_tokens
+
+
+def parts(card):
+    _, metadata, text = str(card).split("---\n", 2)
+    return yaml.safe_load(metadata), text
+
+
+def table(text, heading):
+    section = text.split(f"## {heading}\n")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows[2:]]
+
+
+def test_what_is_unknown_is_called_not_stated():
+    metadata, text = parts(model_card(tiny_pipeline(), "org/unknown", {}))
+    assert set(metadata) == {"library_name", "tags"}
+    assert "## Scores\n\nNot stated." in text
+    assert ["budget and seed", "not stated"] in table(text, "Training")
+    assert table(text, "Training data") == [["data", "not stated"], ["licence", "not stated"]]
+    assert "- Weights: not stated" in text and "![" not in text and "remote-code" not in text
+
+
+def test_statements_win_over_the_training_and_the_last_run_counts():
+    pipe = tiny_pipeline()
+    pipe.training_summary = {"runs": [{"steps": 1, "seconds": 1.0, "seed": 1}, SUMMARY]}
+    statements = {"model_license": "mit", "data_description": "two\nlines"}
+    metadata, text = parts(model_card(pipe, "org/lyon", statements, "zoom.png", remote_code=True))
+    assert metadata["license"] == "mit"
+    assert ["data", "two lines"] in table(text, "Training data") and ["seed", "7"] in table(text, "Training")
+    assert "![" in text and 'revision="remote-code", trust_remote_code=True' in text
+
+
+@pytest.mark.parametrize(
+    "train, validation, held_out",
+    [
+        (None, None, False),
+        ({"rows": [0, 8]}, None, False),
+        (None, {"rows": [0, 8]}, False),
+        ({"rows": [0, 8]}, {"rows": [0, 8]}, False),
+        ({"rows": [0, 8]}, {"rows": [8, 16]}, True),
+    ],
+)
+def test_scores_count_as_held_out_only_if_something_was(train, validation, held_out):
+    pipe, config = tiny_pipeline(), SUMMARY["config"]
+    data = {**config["data"], "train_region": train, "validation_region": validation}
+    pipe.training_summary = {**SUMMARY, "config": {**config, "data": data}}
+    metadata, text = parts(model_card(pipe, "org/lyon", {}))
+    assert ("windows that were held out" in text) == held_out
+    assert ("none were held out" in text) == (not held_out)
+    (result,) = metadata["model-index"][0]["results"]
+    assert result["dataset"]["name"] == ("lyon.npz, held out" if held_out else "lyon.npz, training data")
+
+
+def test_a_data_set_on_the_hub_and_a_pipeline_to_start_from_are_named():
+    pipe, config = tiny_pipeline(), SUMMARY["config"]
+    data = {**config["data"], "dataset": "org/traffic"}
+    model = {"pretrained_pipeline": "/home/planner/runs/first"}
+    pipe.training_summary = {**SUMMARY, "config": {**config, "data": data, "model": model}}
+    metadata, text = parts(model_card(pipe, "org/lyon", {}))
+    assert metadata["datasets"] == ["org/traffic"]
+    assert ["continued from", "`first`"] in table(text, "Training data")
+
+
+def test_channels_levels_and_a_model_without_context():
+    levels = [
+        {"name": "town", "spatial_factor": 3, "temporal_factor": 6},
+        {"name": "lot", "spatial_factor": 1, "temporal_factor": 1},
+    ]
+    factors = {"spatial_factors": [3, 1], "temporal_factors": [6, 1]}
+    pipe = ZoomDiffPipeline(
+        unet=tiny_unet([], channels=2, coarsest_unit=[6, 3], **factors),
+        scheduler=DRDMScheduler(**factors),
+        hierarchy=Hierarchy(levels, cell_size=250.0, time_step=0.5),
+        traffic_processor=TrafficProcessor(["down", "up"], ["MB", ""], maximum=[12345.678, 2.0]),
+        context_processor=ContextProcessor([]),
+    )
+    _, text = parts(model_card(pipe, "org/lots", {}))
+    assert table(text, "Levels") == [["`town`", "750 m", "3 h"], ["`lot`", "250 m", "0.5 h"]]
+    assert table(text, "Traffic channels") == [["`down`", "MB", "12,350"], ["`up`", "not stated", "2"]]
+    assert "This model has none" in text and "multiples of\n3 cells" in text
+    snippet = re.search(r"```python\n(.*?)```", text, flags=re.DOTALL)[1]
+    scope = {}
+    exec(re.sub(r'ZoomDiffPipeline.from_pretrained\(".*?"\)', "PIPE", snippet), {"PIPE": pipe}, scope)
+    assert scope["out"].levels["lot"].shape == (4, 2, 336, 6, 9)
+
+
+# -------------------------------------------------------------------------------------------------- checks of folders
+
+
+def test_a_complete_folder_passes_with_shards_and_variants(tmp_path):
+    check_pipeline_folder(bundled_model("simulated-city"))
+    pipe = tiny_pipeline(regression=True)
+    pipe.save_pretrained(tmp_path / "shards", max_shard_size="10KB")
+    check_pipeline_folder(tmp_path / "shards")
+    pipe.save_pretrained(tmp_path / "variant", variant="fp16")
+    check_pipeline_folder(tmp_path / "variant", "fp16")
+    shards = sorted((tmp_path / "shards" / "unet").glob("*-of-*.safetensors"))
+    assert len(shards) > 1
+    shards[0].unlink()
+    with pytest.raises(ValueError, match=f"unet/ has no {re.escape(shards[0].name)}"):
+        check_pipeline_folder(tmp_path / "shards")
+    with pytest.raises(ValueError, match="has no diffusion_pytorch_model.safetensors"):
+        check_pipeline_folder(tmp_path / "variant")
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("model_index.json", "is no saved pipeline: it has no model_index.json"),
+        ("hierarchy/hierarchy_config.json", "hierarchy/ has no configuration"),
+        ("unet/diffusion_pytorch_model.safetensors", "unet/ has no diffusion_pytorch_model.safetensors"),
+    ],
+)
+def test_an_incomplete_folder_is_refused(tmp_path, name, message):
+    tiny_pipeline().save_pretrained(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(ValueError, match=message):
+        check_pipeline_folder(tmp_path)
+
+
+def test_pickles_are_refused(tmp_path):
+    tiny_pipeline().save_pretrained(tmp_path)
+    (tmp_path / "unet" / "diffusion_pytorch_model.BIN").write_bytes(b"\x80")
+    for check in (check_pipeline_folder, check_dataset_folder):
+        with pytest.raises(ValueError, match="unet/diffusion_pytorch_model.BIN: such files can run code"):
+            check(tmp_path)
+
+
+def test_a_folder_of_neither_kind_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="neither a saved pipeline .* nor Parquet files"):
+        check_dataset_folder(tmp_path)
+    with pytest.raises(ValueError, match="is not a folder"):
+        check_dataset_folder(tmp_path / "no")
+
+
+def test_a_token_is_found_in_any_text(tmp_path):
+    (tmp_path / "README.md").write_text("hf_transfer is no token")
+    refuse_tokens(tmp_path, "my-secret")
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "config.json").write_text('{"note": "my-secret"}')
+    with pytest.raises(ValueError, match=r"config\.json holds an access token"):
+        refuse_tokens(tmp_path, "my-secret")
+
+
+# ------------------------------------------------------------------------------------------------ the training summary
+
+
+def test_the_summary_goes_with_the_weights_and_not_with_others(tmp_path):
+    pipe = tiny_pipeline()
+    assert pipe.training_summary is None
+    pipe.training_summary = SUMMARY
+    pipe.save_pretrained(tmp_path)
+    assert ZoomDiffPipeline.from_pretrained(tmp_path).training_summary == SUMMARY
+    loaded = ZoomDiffPipeline.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert loaded.training_summary == SUMMARY
+    tiny_pipeline(gain=0.5).save_pretrained(tmp_path)  # other weights into the same folder
+    assert not (tmp_path / "training_summary.json").exists()
