@@ -8,7 +8,7 @@ RUN := .venv/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quality clean
+.PHONY: help demo space test quality clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,8 +16,14 @@ help:  ## Show this list
 demo: .venv/.installed  ## Generate a week of traffic at four scales for a simulated city, into outputs/demo
 	$(RUN) examples/demo.py --output outputs/demo
 
+space: .venv/.installed  ## Start the page of spaces/zoomdiff on http://127.0.0.1:7860
+	$(RUN) spaces/zoomdiff/app.py
+
 test: .venv/.installed  ## Run the tests
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(RUN) -m pytest -n 2
+
+docs: .venv/.installed  ## Build the documentation, into build/docs
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build
 
 quality: .venv/.installed  ## Check style and imports
 	$(PIP) --constraint constraints.txt --editable '.[quality]'
