@@ -231,3 +231,9 @@ def test_bad_calls_are_refused():
             hierarchy.reconcile(finest, torch.full_like(coarse, bad), "grid")
     with pytest.raises(ValueError, match=r"`mask` must leave a child to every positive unit of `coarse`"):
         hierarchy.reconcile(finest, coarse + 1, "grid", mask=torch.zeros(TIME, HEIGHT, WIDTH, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("levels", [[{"name": "bs"}], ["bs"], [{"name": "bs", "spatial_factor": 1, "time": 1}]])
+def test_a_level_without_all_that_it_needs_is_refused(levels):
+    with pytest.raises(ValueError, match="Each of `levels` must be a Level or a dict with"):
+        Hierarchy(levels)

@@ -1,7 +1,7 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
 """The ordered levels of mobile traffic, coarse to fine, and the moves between them."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from math import lcm
 
@@ -95,7 +95,7 @@ class Hierarchy(ConfigurableComponent):
     def __init__(self, levels: list | None = None, cell_size: float = 50.0, time_step: float = 1.0):
         if levels is None:
             levels = [Level("bs", 8, 24), Level("cell", 4, 4), Level("grid_100m", 2, 2), Level("grid_50m", 1, 1)]
-        self.levels = [level if isinstance(level, Level) else Level(**level) for level in levels]
+        self.levels = [level if isinstance(level, Level) else _level(level) for level in levels]
         self.update_config(levels=[asdict(level) for level in self.levels])
         _check_factors("levels (spatial factors)", self.spatial_factors)
         _check_factors("levels (temporal factors)", self.temporal_factors)
@@ -232,6 +232,13 @@ class Hierarchy(ConfigurableComponent):
         share = torch.where(_repeat(total > 0, ratios), fine, exists)
         weight = torch.where(total > 0, total, count.clamp(min=1))
         return _like(values, share / _repeat(weight, ratios) * _repeat(parent_sum, ratios))
+
+
+def _level(values: dict) -> Level:
+    expected = [field.name for field in fields(Level)]
+    if not isinstance(values, dict) or sorted(values) != sorted(expected):
+        raise ValueError(f"Each of `levels` must be a Level or a dict with {expected}, but one is {values!r}.")
+    return Level(**values)
 
 
 def _blocks(tensor: torch.Tensor, ratios: tuple[int, int]) -> torch.Tensor:

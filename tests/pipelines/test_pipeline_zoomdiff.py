@@ -466,3 +466,37 @@ def test_scheduler_that_does_not_fit_is_refused_after_a_swap():
     pipe.scheduler = DRDMScheduler(spatial_factors=[8, 1], temporal_factors=[24, 1])
     with pytest.raises(ValueError, match="`scheduler` and `hierarchy`"):
         pipe(random_context())
+
+
+# ------------------------------------------------------------------------------------ hours and places of a context
+
+
+def located(first="2026-03-04", east=0.0, hours=HOURS):
+    layers = random_context(3, hours)
+    people = (("hour", "y", "x"), layers["population_over_time"])
+    time = pandas.date_range(first, periods=hours, freq="h")
+    return xarray.Dataset({"population_over_time": people}, {"hour": time, "x": east + 50.0 * np.arange(WIDTH)})
+
+
+def test_the_start_comes_from_the_hours_of_the_context(pipe):
+    output = pipe(located(), generator=seeded(), **FEW)
+    assert output.start == np.datetime64("2026-03-04T00:00")
+    assert_same_levels(output.levels, pipe(located(), start="2026-03-04", generator=seeded(), **FEW).levels, 0, 0)
+    with pytest.raises(ValueError, match="`start` is 2026-03-05T00:00:00, but the coordinate `hour`"):
+        pipe(located(), start="2026-03-05")
+    with pytest.raises(ValueError, match="must begin at the same hour"):
+        pipe([located(), located("2026-03-05")])
+    with pytest.raises(ValueError, match="has 48 time steps, and 24 are to be generated"):
+        pipe(located(), num_hours=24)
+
+
+def test_coordinates_that_contexts_do_not_share_are_left_out(pipe):
+    shared = pipe([located(), located()], output_type="xarray", **FEW).levels["grid_50m"]
+    assert shared["x"].values[-1] == 50 * (WIDTH - 1)
+    apart = pipe([located(), located(east=800.0)], output_type="xarray", **FEW).levels["grid_50m"]
+    assert apart["x"].values[-1] == 50 * (WIDTH - 0.5)
+
+
+def test_a_number_is_no_generator(pipe):
+    with pytest.raises(TypeError, match="`generator` must be a torch.Generator"):
+        pipe(located(), generator=0)

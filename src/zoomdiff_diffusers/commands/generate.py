@@ -42,7 +42,10 @@ def generate(
     context: Context,
     output: Store,
     model: Model = DEFAULT_MODEL,
-    start: Annotated[str, typer.Option(help="First hour, local time: weekdays matter.")] = "2024-01-01T00:00",
+    start: Annotated[
+        str | None,
+        typer.Option(help="First hour, local time: weekdays matter. That of the context's hours, else a Monday."),
+    ] = None,
     hours: Annotated[int | None, typer.Option(min=1, help="Length; one week if no layer tells.")] = None,
     samples: Samples = 1,
     seed: Seed = 0,

@@ -253,7 +253,10 @@ def _checked(layer: dict, values, size: tuple[int, int], hours: int | None = Non
     if count == 1 and array.shape == expected[1:]:
         array = array[None]
     if array.shape != expected:
-        raise ValueError(f"Layer {name!r} must have the shape {expected}, but has {array.shape}.")
+        hint = ""
+        if temporal and array.ndim >= 3 and array.shape[-3] != hours:
+            hint = f" It has {array.shape[-3]} time steps, and {hours} are to be generated: cut one to the other."
+        raise ValueError(f"Layer {name!r} must have the shape {expected}, but has {array.shape}.{hint}")
     if (layer["kind"] == "count" or layer.get("log", False)) and (array < 0).any():
         raise ValueError(f"Layer {name!r} must not be negative, but its smallest value is {array.min():g}.")
     return array
@@ -271,7 +274,7 @@ def _fractions(name: str, classes: list[str], array: np.ndarray, size: tuple[int
     unknown = np.setdiff1d(array, np.arange(len(classes)))
     if unknown.size:
         raise ValueError(
-            f"Layer {name!r} has the unknown categories {unknown[:5].tolist()}."
+            f"Layer {name!r} has the unknown categories {', '.join(f'{code:g}' for code in unknown[:5])}."
             f" Codes must be whole numbers from 0 to {len(classes) - 1}, the positions of {classes}."
         )
     return (array == np.arange(len(classes))[:, None, None]).astype(np.float64)

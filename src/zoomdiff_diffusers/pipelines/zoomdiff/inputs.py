@@ -13,13 +13,15 @@ SECONDS_PER_DAY = 86400
 MONDAY = datetime(2024, 1, 1)
 
 
-def parse_start(start, hierarchy: Hierarchy) -> datetime:
+def parse_start(start, hierarchy: Hierarchy, begins: np.datetime64 | None = None) -> datetime:
     """
-    Return the first hour as a naive local `datetime`; a Monday for `None`.
+    Return the first hour as a naive local `datetime`; for `None` that at which the context `begins`, else a Monday.
 
     Raises:
-        ValueError: If `start` is no date, carries a time zone, or does not lie on a time step of the coarsest level.
+        ValueError: If `start` is no date, carries a time zone, does not lie on a time step of the coarsest level, or
+            is not where the context begins.
     """
+    start = begins if start is None else start
     if start is None:
         return MONDAY
     if isinstance(start, np.datetime64):
@@ -40,7 +42,26 @@ def parse_start(start, hierarchy: Hierarchy) -> datetime:
             f"`start` must lie a multiple of {step / 3600:g} h after midnight, where a time step of the coarsest level"
             f" {hierarchy.names[0]!r} begins, but is {start!r}."
         )
+    if begins is not None and np.datetime64(parsed, "s") != begins.astype("datetime64[s]"):
+        raise ValueError(
+            f"`start` is {parsed.isoformat()}, but the coordinate `hour` of the context begins at {begins}: cut the"
+            " context to the hours that are wanted."
+        )
     return parsed
+
+
+def first_hour(contexts: list) -> np.datetime64 | None:
+    """
+    Return the time at which the contexts' layers begin, where their coordinate `hour` tells; else `None`.
+
+    Raises:
+        ValueError: If they begin at different times.
+    """
+    hours = [getattr(context, "coords", {}).get("hour") for context in contexts]
+    starts = {hour.values[0] for hour in hours if hour is not None and hour.dtype.kind == "M" and hour.size}
+    if len(starts) > 1:
+        raise ValueError(f"All contexts of one call must begin at the same hour, but begin at {sorted(starts)}.")
+    return starts.pop() if starts else None
 
 
 def expand_generators(generator, count: int) -> list[torch.Generator]:
@@ -56,6 +77,11 @@ def expand_generators(generator, count: int) -> list[torch.Generator]:
         if len(generator) != count:
             raise ValueError(f"`generator` must be one or a list of {count}, one per sample, not {len(generator)}.")
         return list(generator)
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(
+            "`generator` must be a torch.Generator, such as torch.Generator().manual_seed(0), or a list of them, but "
+            f"is {generator!r}."
+        )
     device = "cpu" if generator is None else generator.device
     # One draw per sample: a larger ensemble begins with the samples of a smaller one.
     seeds = [torch.randint(2**63 - 1, (), generator=generator, device=device).item() for _ in range(count)]

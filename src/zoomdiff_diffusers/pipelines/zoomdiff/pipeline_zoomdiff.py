@@ -25,7 +25,7 @@ from ...models import ZoomDiffRegressor, ZoomDiffUNet
 from ...processors import ContextProcessor, ContextTensors, TrafficProcessor
 from ...schedulers import DRDMScheduler
 from .city import CityGenerator
-from .inputs import as_traffic, cell_centres, expand_generators, parse_start
+from .inputs import as_traffic, cell_centres, expand_generators, first_hour, parse_start
 from .measurements import MeasuredTraffic
 from .pipeline_output import ZoomDiffPipelineOutput
 
@@ -319,8 +319,9 @@ class ZoomDiffPipeline(DiffusionPipeline):
             context (`dict`, `xarray.Dataset` or a list of them):
                 Raw layers by name, as [`ContextProcessor`] documents them. The contexts of a list share their size.
             start (`str`, `datetime`, `np.datetime64` or `pandas.Timestamp`, *optional*):
-                The first hour in local time, so that weekdays fall right; a Monday by default. It must lie on a time
-                step of the coarsest level, counted from midnight.
+                The first hour in local time, so that weekdays fall right. It must lie on a time step of the coarsest
+                level, counted from midnight. By default what the coordinate `hour` of the context begins with, where
+                it holds times, else a Monday. Temporal layers must begin with it.
             num_hours (`int`, *optional*): Length. That of the temporal layers or else one week by default.
             num_inference_steps (`int` or `list[int]`, *optional*):
                 Calls of the network, in total or per stage. The scheduler's few-step default if not given.
@@ -330,7 +331,8 @@ class ZoomDiffPipeline(DiffusionPipeline):
             guidance_scale (`float`, *optional*): Weight of the context in classifier-free guidance; 1 leaves it out.
             output_type (`str`, defaults to `"np"`): `"np"`, `"pt"`, `"xarray"` or `"latent"`.
             units (`str`, defaults to `"mean"`): `"mean"` per finest cell and time step or `"sum"` per unit.
-            batch_size (`int`, *optional*): Samples that pass the network at once. Bounds memory, changes no result.
+            batch_size (`int`, *optional*):
+                Samples that pass the network at once. Bounds memory; changes results by no more than rounding.
             callback_on_step_end (`Callable`, *optional*):
                 Called as `callback(pipeline, step, timestep, tensors)` after each step, where `step` counts through
                 all stages. A tensor that it returns replaces the current one, in time for the stage's next step.
@@ -482,7 +484,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
     ) -> _Request:
         """Check what depends on the context and bring it to the device."""
         contexts, device = _as_list(context), self._execution_device
-        start, time_step = parse_start(start, self.hierarchy), self.hierarchy.config.time_step
+        start, time_step = parse_start(start, self.hierarchy, first_hour(contexts)), self.hierarchy.config.time_step
         if num_hours is None:
             steps = self.context_processor.num_time_steps(contexts) or round(HOURS_PER_WEEK / time_step)
         else:
@@ -496,7 +498,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
             context_of_sample=torch.arange(len(contexts), device=device).repeat_interleave(num_samples),
             start=start,
             shapes=shapes,
-            centres=cell_centres(contexts[0], shapes[-1][1:]),
+            centres=_common_centres(contexts, shapes[-1][1:]),
             generators=expand_generators(generator, len(contexts) * num_samples),
             batch_size=batch_size or max(1, CELLS_PER_BATCH // prod(shapes[-1])),
             callback=callback,
@@ -681,6 +683,15 @@ def _training_summary(unet) -> dict | None:
     folder = Path(source).parent if source and Path(source).name == "unet" else Path(source or "/no folder")
     path = folder / TRAINING_SUMMARY
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _common_centres(contexts: list, size: tuple[int, int]) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Coordinates of the finest cells; those that the contexts do not share are left out."""
+    centres = [cell_centres(context, size) for context in contexts]
+    return tuple(
+        values[0] if all(np.array_equal(values[0], other) for other in values[1:]) else None
+        for values in zip(*centres)
+    )
 
 
 def _as_list(contexts) -> list:
