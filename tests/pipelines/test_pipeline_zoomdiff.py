@@ -497,6 +497,12 @@ def test_coordinates_that_contexts_do_not_share_are_left_out(pipe):
     assert apart["x"].values[-1] == 50 * (WIDTH - 0.5)
 
 
+def test_cells_of_another_size_are_refused(pipe):
+    with pytest.raises(ValueError, match="cells of 100 m, but the model was made for 50 m"):
+        pipe(located().assign_attrs(cell_size_m=100.0))
+    assert pipe(located().assign_attrs(cell_size_m=50.0), **FEW).start == np.datetime64("2026-03-04")
+
+
 def test_a_number_is_no_generator(pipe):
     with pytest.raises(TypeError, match="`generator` must be a torch.Generator"):
         pipe(located(), generator=0)

@@ -23,7 +23,7 @@ import xarray
 from tqdm.auto import tqdm
 
 from ...data.stores import levels_to_datatree, replace_file
-from .inputs import cell_centres, first_hour, parse_start
+from .inputs import cell_centres, check_cell_size, first_hour, parse_start
 
 
 HOURS_PER_WEEK = 168
@@ -128,6 +128,7 @@ class CityGenerator:
         self.num_inference_steps, self.window = num_inference_steps, window
         self._check()
         self.start_time = parse_start(start, self.hierarchy, first_hour([context]))
+        check_cell_size([context], self.hierarchy)
         size = (self.context.sizes["y"], self.context.sizes["x"])
         self.shapes = self.hierarchy.shapes(self._num_steps(num_hours), *size)
         self.centres = cell_centres(context, size)

@@ -50,6 +50,16 @@ def parse_start(start, hierarchy: Hierarchy, begins: np.datetime64 | None = None
     return parsed
 
 
+def check_cell_size(contexts: list, hierarchy: Hierarchy):
+    """Raise a `ValueError` for a context whose attribute `cell_size_m` is not the side of the hierarchy's cells."""
+    for context in contexts:
+        found = getattr(context, "attrs", {}).get("cell_size_m", hierarchy.config.cell_size)
+        if found != hierarchy.config.cell_size:
+            raise ValueError(
+                f"The context has cells of {found:g} m, but the model was made for {hierarchy.config.cell_size:g} m."
+            )
+
+
 def first_hour(contexts: list) -> np.datetime64 | None:
     """
     Return the time at which the contexts' layers begin, where their coordinate `hour` tells; else `None`.

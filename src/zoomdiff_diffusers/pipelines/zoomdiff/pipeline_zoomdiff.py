@@ -25,7 +25,7 @@ from ...models import ZoomDiffRegressor, ZoomDiffUNet
 from ...processors import ContextProcessor, ContextTensors, TrafficProcessor
 from ...schedulers import DRDMScheduler
 from .city import CityGenerator
-from .inputs import as_traffic, cell_centres, expand_generators, first_hour, parse_start
+from .inputs import as_traffic, cell_centres, check_cell_size, expand_generators, first_hour, parse_start
 from .measurements import MeasuredTraffic
 from .pipeline_output import ZoomDiffPipelineOutput
 
@@ -484,6 +484,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
     ) -> _Request:
         """Check what depends on the context and bring it to the device."""
         contexts, device = _as_list(context), self._execution_device
+        check_cell_size(contexts, self.hierarchy)
         start, time_step = parse_start(start, self.hierarchy, first_hour(contexts)), self.hierarchy.config.time_step
         if num_hours is None:
             steps = self.context_processor.num_time_steps(contexts) or round(HOURS_PER_WEEK / time_step)
