@@ -20,7 +20,7 @@ space: .venv/.installed  ## Start the page of spaces/zoomdiff on http://127.0.0.
 	$(RUN) spaces/zoomdiff/app.py
 
 test: .venv/.installed  ## Run the tests
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(RUN) -m pytest -n 2
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(RUN) -m pytest -n 2 --dist loadfile
 
 docs: .venv/.installed  ## Build the documentation, into build/docs
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build
