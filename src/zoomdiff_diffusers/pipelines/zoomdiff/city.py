@@ -27,7 +27,7 @@ from .inputs import cell_centres, check_cell_size, first_hour, parse_start
 
 
 HOURS_PER_WEEK = 168
-# A window has about so many values at its level, without the margin around it: with the default network, some 2 GB.
+# A window has about so many finest values, without the margin around it: with the default network, some 2 GB.
 VALUES_PER_WINDOW = 2**22
 # In units of the coarsest level. Margins cost less in a few long windows than in many short ones.
 LONGEST_WINDOW, SMALLEST_SIDE = 28, 4
@@ -233,12 +233,12 @@ class CityGenerator:
         return self.output
 
     def _windows(self, stage: int) -> list[Window]:
-        """The windows of a stage, about as large as memory allows."""
-        unit = self._state_unit(stage)
+        """The windows of a stage, with the margin that its network needs."""
         margin = self.pipe.unet.reach(stage)
         if self.window is not None:
             return make_windows(self.area, self.window, margin)
-        units = VALUES_PER_WINDOW // (prod(unit) * len(self.pipe.traffic_processor.channels))
+        # As large in all stages: a coarse one has few values itself, but reads the context of the finest cells.
+        units = VALUES_PER_WINDOW // (prod(self.unit) * len(self.pipe.traffic_processor.channels))
         days = min(self.area[0], LONGEST_WINDOW)
         side = max(SMALLEST_SIDE, int((units / days) ** 0.5))
         return make_windows(self.area, (days, side, side), margin)
