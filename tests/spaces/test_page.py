@@ -376,7 +376,9 @@ def test_uploads_in_a_browser(visit, tmp_path):
     page = visit(viewport={"width": 1200, "height": 900})
     page.get_by_label("Your own context file").first.check()
     (tmp_path / "bad.nc").write_bytes(b"PK\x03\x04" + bytes(50))
-    page.locator("input[type=file]").first.set_input_files(tmp_path / "bad.nc")
+    upload = page.locator(".block:visible", has_text="Context file (NetCDF, .nc)").last
+    upload.wait_for()  # it appears when the server has answered the choice
+    upload.locator("input[type=file]").set_input_files(tmp_path / "bad.nc")
     page.get_by_text("bad.nc").wait_for()
     page.click("#generate-button")
     page.get_by_text("must be NetCDF (.nc), but is a ZIP archive").wait_for(timeout=30_000)
