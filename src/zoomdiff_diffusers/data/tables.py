@@ -130,6 +130,7 @@ class _Axis:
     count: int
 
     def unit_at(self, text, line, decimal_comma):
+        """Number of the unit in which a coordinate lies; `line` is for the message if it lies in none."""
         position = _number(text, self.name, line, decimal_comma)
         index = (position - self.edge) / self.side
         if not 0 <= index < self.count:

@@ -205,6 +205,7 @@ class _Reader:
         self.newest, self.objects = "", 0
 
     def read(self, store: str) -> None:
+        """Go through the extract once; `store` says where osmium keeps the places of nodes, in memory or in a file."""
         keys = osmium.filter.KeyFilter(*KEYS)
         areas = osmium.filter.KeyFilter(*AREAS, *POIS), self.outlines
         for item in osmium.FileProcessor(self.source.path).with_locations(store).with_areas(*areas).with_filter(keys):
@@ -219,6 +220,7 @@ class _Reader:
         self._flush()
 
     def layers(self) -> OsmLayers:
+        """What has been read, on the grid; the sea comes last, since it lies below everything else."""
         sea = np.array(sea_polygons(self.coast, self.grid, self.source.box), dtype=object)
         water = np.full(len(sea), 1 + GROUND_CLASSES.index("water"), dtype=np.uint8)
         self.ground.paint(sea, water, np.full(len(sea), BELOW_ALL))
