@@ -1,6 +1,9 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
 import json
+import os
 import shutil
+import subprocess
+import sys
 import tomllib
 from importlib import import_module
 from pathlib import Path
@@ -157,6 +160,25 @@ def test_generate_into_a_store_for_large_areas(context_file, tmp_path):
         assert tree["grid_50m"]["x"].values[0] == 360_000
     done = zoomdiff("generate", *words)
     assert done.exit_code == 1 and "`output` must not exist yet" in done.stderr
+
+
+def test_two_processes_of_accelerate_make_one_store_and_one_summary(context_file, tmp_path):
+    words = ["generate", "--context", context_file, "--hours", 48, "--steps", 8, "--json", "--output"]
+    assert zoomdiff(*words, tmp_path / "one.zarr").exit_code == 0
+    launch = ["--multi_gpu", "--num_processes", 2, "--num_machines", 1, "--mixed_precision", "no"]
+    launch += ["--dynamo_backend", "no", "--main_process_port", 0, "-m", "zoomdiff_diffusers.commands"]
+    command = [sys.executable, "-m", "accelerate.commands.launch", *launch, *words, tmp_path / "two.zarr"]
+    paths = os.pathsep.join([str(Path(__file__).parents[1] / "src"), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+    done = subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout)["output"] == str(tmp_path / "two.zarr")
+    for level in ("bs", "grid_50m"):
+        first, second = (
+            xarray.open_datatree(tmp_path / name, engine="zarr", consolidated=False)[level]["traffic"].values
+            for name in ("one.zarr", "two.zarr")
+        )
+        np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-4 * first.mean())
 
 
 def test_refine_keeps_the_sums_and_fills_gaps(context_file, generated, tmp_path):

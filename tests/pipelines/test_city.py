@@ -94,6 +94,7 @@ def test_the_store_says_where_when_and_what(pipe, whole):
     grid, stations = tree["grid_50m"], tree["bs"]
     assert str(grid["time"].values[0]).startswith("2026-03-07T00:00") and grid["x"].values[0] == 1000
     assert stations["x"].values[0] == 1000 + 50 * 3.5 and tree.attrs["seed"] == 7
+    assert tree.attrs["levels"] == pipe.hierarchy.names
     assert list(grid["channel"].values) == ["traffic", "users"] and "states" not in tree.children
     assert sorted(path.name for path in whole.parent.iterdir()) == [whole.name]
 

@@ -2,6 +2,7 @@
 """`zoomdiff generate` and `zoomdiff refine`."""
 
 import json
+import os
 import time
 from datetime import UTC, datetime
 from functools import partial
@@ -106,17 +107,17 @@ def refine(
 
 def _generate_city(context, output, model, start, hours, samples, seed, steps, units, device, as_json) -> None:
     """As `generate`, with an area of any size, into a Zarr store."""
-    import os
-
     import xarray
 
     main = True
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # started by `accelerate launch` or torchrun
         try:
             from accelerate import PartialState
+            from accelerate.utils import parse_flag_from_env
         except ModuleNotFoundError as error:
             fail_without(error.name, "train")
-        process = PartialState()
+        # Left to itself, it takes every one of several processes on a CPU for the main one.
+        process = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
         main, device = process.is_main_process, device or str(process.device)
     started = time.perf_counter()
     layers = _open_context(context, output)
@@ -133,7 +134,7 @@ def _generate_city(context, output, model, start, hours, samples, seed, steps, u
         return
     seconds = time.perf_counter() - started
     with xarray.open_datatree(output, engine="zarr", consolidated=False) as tree:
-        shapes = {name: list(node["traffic"].shape) for name, node in tree.children.items()}
+        shapes = {name: list(tree[name]["traffic"].shape) for name in pipe.hierarchy.names}
     if as_json:
         levels = {name: {"shape": shape} for name, shape in shapes.items()}
         typer.echo(json.dumps({"output": str(output), "seconds": round(seconds, 3), "units": units, "levels": levels}))

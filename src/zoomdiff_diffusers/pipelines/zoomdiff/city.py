@@ -304,7 +304,8 @@ class CityGenerator:
             self.units,
             y=y,
             x=x,
-            attrs={"title": "Generated mobile traffic", "seed": self.seed},
+            # Groups are read in any order; this is that of the levels.
+            attrs={"title": "Generated mobile traffic", "seed": self.seed, "levels": self.hierarchy.names},
         )
         tree.map_over_datasets(_without_traffic).to_zarr(self.folder, mode="w", zarr_format=3, consolidated=False)
         root = zarr.open_group(self.folder, mode="r+")

@@ -455,7 +455,9 @@ class ZoomDiffPipeline(DiffusionPipeline):
             context (`xarray.Dataset`):
                 Layers on `y` and `x` (temporal ones on `hour` too), as [`ContextProcessor`] documents them. It is read
                 window by window: one opened from a file need not fit into memory.
-            output (`str` or `os.PathLike`): Folder to make, ending in `.zarr`; `xarray.open_datatree` reads it.
+            output (`str` or `os.PathLike`):
+                Folder to make, ending in `.zarr`; `xarray.open_datatree` reads it. Its attribute `levels` names the
+                levels, coarse to fine.
             start, num_hours, num_inference_steps, units: As in [`~ZoomDiffPipeline.__call__`].
             num_samples (`int`, defaults to 1): Size of the ensemble.
             seed (`int`, defaults to 0): Seed of the noise.
