@@ -20,15 +20,26 @@ class Level:
     """
     One member of the hierarchy.
 
+    A level whose units are real coverage areas has `zones`. Its values lie on the finest grid, every cell with that of
+    the area that serves it.
+
     Args:
         name (`str`): Unique name, e.g. `"bs"`.
-        spatial_factor (`int`): Finest cells along each side of one unit of this level.
+        spatial_factor (`int`):
+            Finest cells along each side of one unit of this level; with `zones`, of a typical one.
         temporal_factor (`int`): Finest time steps in one time step of this level.
+        zones (`str`, *optional*): Layer of the context that says which unit serves each cell; squares by default.
     """
 
     name: str
     spatial_factor: int
     temporal_factor: int
+    zones: str | None = None
+
+    @property
+    def raster_factor(self) -> int:
+        """Finest cells along each side of an element of the level's arrays: 1 with `zones`."""
+        return 1 if self.zones else self.spatial_factor
 
 
 def _check_factors(name: str, factors: list[int]) -> None:
@@ -81,6 +92,12 @@ class Hierarchy(ConfigurableComponent):
     Traffic arrays have the axes (..., time, height, width), torch or numpy. Inside the package every level holds the
     mean per finest cell and time step, so that nearest-neighbour upsampling is exact.
 
+    Where units of two levels overlap without one lying in the other, as squares and coverage areas do, the sums of both
+    can only be met by their common parts. A *field* holds the values of a level on these parts. Without zones it is
+    the level itself; after a level with zones it lies on the finest grid. `reconcile` takes and returns fields,
+    `level_of` makes the level from one. Methods with the argument `zones` need it if the hierarchy has zones:
+    `{layer: (B, H, W)}`, on the finest grid, the first axis like that of the values or 1.
+
     Args:
         levels (`list[dict | Level]`, *optional*):
             Coarse to fine; each level's factors must divide those of the level before. Defaults to base stations at
@@ -96,7 +113,7 @@ class Hierarchy(ConfigurableComponent):
         if levels is None:
             levels = [Level("bs", 8, 24), Level("cell", 4, 4), Level("grid_100m", 2, 2), Level("grid_50m", 1, 1)]
         self.levels = [level if isinstance(level, Level) else _level(level) for level in levels]
-        self.update_config(levels=[asdict(level) for level in self.levels])
+        self.update_config(levels=[_as_dict(level) for level in self.levels])
         _check_factors("levels (spatial factors)", self.spatial_factors)
         _check_factors("levels (temporal factors)", self.temporal_factors)
         if len(set(self.names)) < len(self):
@@ -135,6 +152,19 @@ class Hierarchy(ConfigurableComponent):
     def temporal_factors(self) -> list[int]:
         return [level.temporal_factor for level in self.levels]
 
+    @property
+    def raster_factors(self) -> list[int]:
+        return [level.raster_factor for level in self.levels]
+
+    @property
+    def zone_layers(self) -> list[str]:
+        """The layers of the context that the levels with zones need."""
+        return list(dict.fromkeys(level.zones for level in self.levels if level.zones))
+
+    def field_factor(self, level: int) -> int:
+        """Finest cells along each side of an element of a level's field."""
+        return min(self.raster_factors[: level + 1])
+
     def __len__(self) -> int:
         return len(self.levels)
 
@@ -161,15 +191,14 @@ class Hierarchy(ConfigurableComponent):
                 fitting = f"{below} or {above}" if below > 0 else f"{above}"
                 raise ValueError(f"`{name}` must be a multiple of {multiple}, but is {size}; {fitting} would fit.")
         return [
-            (time // level.temporal_factor, height // level.spatial_factor, width // level.spatial_factor)
-            for level in self.levels
+            (time // level.temporal_factor, height // factor, width // factor)
+            for level, factor in zip(self.levels, self.raster_factors)
         ]
 
-    def _ratios(self, coarse: int, fine: int) -> tuple[int, int]:
-        coarse, fine = self.levels[coarse], self.levels[fine]
-        return coarse.temporal_factor // fine.temporal_factor, coarse.spatial_factor // fine.spatial_factor
+    def _time_ratio(self, coarse: int, fine: int) -> int:
+        return self.levels[coarse].temporal_factor // self.levels[fine].temporal_factor
 
-    def aggregate(self, values, target: str | int, source: str | int = -1, reduction: str = "mean"):
+    def aggregate(self, values, target: str | int, source: str | int = -1, reduction: str = "mean", zones=None):
         """
         Bring `values` (..., T, H, W) of the level `source` (the finest by default) to the coarser level `target`, as
         the `"mean"` or the `"sum"` over each coarse unit.
@@ -179,23 +208,39 @@ class Hierarchy(ConfigurableComponent):
             raise ValueError(f"`target` must not be finer than `source`, but is {self.names[target]!r}.")
         if reduction not in ("mean", "sum"):
             raise ValueError(f"`reduction` must be 'mean' or 'sum', but is {reduction!r}.")
-        tensor = torch.as_tensor(values)
-        blocks = _blocks(tensor.double(), self._ratios(target, source))
-        result = blocks.mean(BLOCK_AXES) if reduction == "mean" else blocks.sum(BLOCK_AXES)
-        return _like(values, result)
+        tensor, in_time, factor = (
+            torch.as_tensor(values),
+            self._time_ratio(target, source),
+            self.raster_factors[source],
+        )
+        if self.levels[target].zones and target != source:
+            on_cells = _repeat(_blocks(tensor.double(), (in_time, 1)).mean(BLOCK_AXES), (1, factor))
+            result = self._over_zones(on_cells, target, zones)
+            if reduction == "sum":
+                result = result * (self.volume(target, zones) / self.levels[source].temporal_factor / factor**2)
+            return _like(values, result)
+        blocks = _blocks(tensor.double(), (in_time, self.raster_factors[target] // factor))
+        return _like(values, blocks.mean(BLOCK_AXES) if reduction == "mean" else blocks.sum(BLOCK_AXES))
 
-    def upsample(self, values, source: str | int, target: str | int):
-        """Repeat every unit of `values` (..., T, H, W) of `source` on the finer level `target`: exact for means."""
+    def upsample(self, values, source: str | int, target: str | int, field: bool = False):
+        """
+        Repeat every unit of `values` (..., T, H, W) of `source` on the finer level `target`: exact for means.
+
+        Args:
+            field (`bool`, defaults to `False`): `values` are a field, see the class.
+        """
         source, target = self.index(source), self.index(target)
         if target < source:
             raise ValueError(f"`target` must not be coarser than `source`, but is {self.names[target]!r}.")
-        return _like(values, _repeat(torch.as_tensor(values), self._ratios(source, target)))
+        factor = self.field_factor(source) if field else self.raster_factors[source]
+        repeated = _repeat(torch.as_tensor(values), (self._time_ratio(source, target), 1))
+        return _like(values, _resized(repeated, factor, self.raster_factors[target]))
 
-    def pyramid(self, finest) -> list:
+    def pyramid(self, finest, zones=None) -> list:
         """All levels, coarse to fine, as means of the finest values (..., T, H, W)."""
-        return [self.aggregate(finest, level) for level in range(len(self))]
+        return [self.aggregate(finest, level, zones=zones) for level in range(len(self))]
 
-    def reconcile(self, values, coarse, level: str | int, mask=None):
+    def reconcile(self, values, coarse, level: str | int, mask=None, zones=None):
         """
         Scale non-negative `values` so that they aggregate exactly to the coarser level that guided them.
 
@@ -205,10 +250,14 @@ class Hierarchy(ConfigurableComponent):
 
         Args:
             values (`torch.Tensor` or `np.ndarray`): (..., T, H, W) of `level`, non-negative.
-            coarse (`torch.Tensor` or `np.ndarray`): (..., T', H', W') of the level before it, non-negative.
+            coarse (`torch.Tensor` or `np.ndarray`): (..., T', H', W') field of the level before it, non-negative.
             level (`str` or `int`): The level of `values`; not the coarsest.
             mask (*optional*):
                 Broadcastable to `values`, True where a unit exists. The others become zero and count as zeros.
+            zones (`dict[str, torch.Tensor]`, *optional*): See the class.
+
+        Returns:
+            The field of `level`, which is the level itself without zones; see `level_of`.
 
         Raises:
             `ValueError`: for negative or non-finite input, and for a positive parent none of whose children exists.
@@ -216,29 +265,121 @@ class Hierarchy(ConfigurableComponent):
         level = self.index(level)
         if level == 0:
             raise ValueError(f"`level` must have a coarser one, but {self.names[0]!r} is the coarsest.")
-        ratios = self._ratios(level - 1, level)
         fine, parent = torch.as_tensor(values).double(), torch.as_tensor(coarse).double()
         for name, tensor in (("values", fine), ("coarse", parent)):
             if not bool(((tensor >= 0) & tensor.isfinite()).all()):
                 raise ValueError(f"`{name}` must be finite and non-negative; its smallest value is {tensor.min()}.")
         exists = torch.ones_like(fine) if mask is None else torch.as_tensor(mask).to(fine).expand_as(fine)
-        fine = fine * exists
-        total, count = (_blocks(tensor, ratios).sum(BLOCK_AXES) for tensor in (fine, exists))
+        factor, in_time = self.field_factor(level), self._time_ratio(level - 1, level)
+        fine, exists = (_resized(tensor, self.raster_factors[level], factor) for tensor in (fine * exists, exists))
+        if factor == self.raster_factors[level] and not self.levels[level].zones and level - 1 < self._first_zone():
+            # Parents are squares: their children are blocks.
+            in_space = self.field_factor(level - 1) // factor
+            total, count = (_blocks(tensor, (in_time, in_space)).sum(BLOCK_AXES) for tensor in (fine, exists))
+            size, ratios = in_time * in_space**2, (in_time, in_space)
+        else:
+            parent = _resized(parent, self.field_factor(level - 1), factor)
+            labels = self._parts(level - 1, fine.shape[-2:], zones)
+            totals = (_blocks(tensor, (in_time, 1)).sum(BLOCK_AXES) for tensor in (fine, exists))
+            total, count = (_sum_over(tensor, labels) for tensor in totals)
+            size, ratios = in_time * _sum_over(torch.ones_like(fine[..., :1, :, :]), labels), (in_time, 1)
         if parent.shape != total.shape:
             raise ValueError(f"`coarse` must have the shape {tuple(total.shape)}, but has {tuple(parent.shape)}.")
         if bool(((count == 0) & (parent > 0)).any()):
             raise ValueError("`mask` must leave a child to every positive unit of `coarse`.")
-        parent_sum = parent * (ratios[0] * ratios[1] ** 2)
         share = torch.where(_repeat(total > 0, ratios), fine, exists)
         weight = torch.where(total > 0, total, count.clamp(min=1))
-        return _like(values, share / _repeat(weight, ratios) * _repeat(parent_sum, ratios))
+        return _like(values, share / _repeat(weight, ratios) * _repeat(parent * size, ratios))
+
+    def field_of(self, values, level: str | int):
+        """A field with the given level (..., T, H, W): even within each unit."""
+        level = self.index(level)
+        return _like(values, _resized(torch.as_tensor(values), self.raster_factors[level], self.field_factor(level)))
+
+    def level_of(self, field, level: str | int, zones=None):
+        """The level (..., T, H, W) whose field is given: its means over the level's units."""
+        level = self.index(level)
+        if self.levels[level].zones:
+            return _like(field, self._over_zones(torch.as_tensor(field).double(), level, zones))
+        factors = self.field_factor(level), self.raster_factors[level]
+        return field if factors[0] == factors[1] else _like(field, _resized(torch.as_tensor(field).double(), *factors))
+
+    def over_units(self, values, level: str | int, zones=None):
+        """What a network says of every cell (..., T, H, W), as the mean over the level's units."""
+        level = self.index(level)
+        return _like(values, self._over_zones(values, level, zones)) if self.levels[level].zones else values
+
+    def noise_over_units(self, noise: torch.Tensor, level: str | int, zones=None) -> torch.Tensor:
+        """Standard normal noise of every cell (..., T, H, W) as standard normal noise of every unit."""
+        level = self.index(level)
+        if not self.levels[level].zones:
+            return noise
+        labels = self._labels(level, zones)
+        cells = _sum_over(torch.ones_like(noise[..., :1, :, :]), labels)
+        return _sum_over(noise, labels) / cells.sqrt()
+
+    def volume(self, level: str | int, zones=None) -> int | torch.Tensor:
+        """
+        How many finest cells and time steps a value of a level stands for; for a level with zones (B, 1, 1, H, W), the
+        unit's number at each of its cells.
+        """
+        level = self.index(level)
+        temporal_factor = self.levels[level].temporal_factor
+        if not self.levels[level].zones:
+            return self.levels[level].spatial_factor ** 2 * temporal_factor
+        labels = self._labels(level, zones)
+        ones = torch.ones(len(labels), 1, 1, *labels.shape[-2:], dtype=torch.float64, device=labels.device)
+        return _sum_over(ones, labels) * temporal_factor
+
+    def _first_zone(self) -> int:
+        """Position of the first level with zones."""
+        return next((position for position, level in enumerate(self.levels) if level.zones), len(self))
+
+    def _labels(self, level: int, zones) -> torch.Tensor:
+        name = self.levels[level].zones
+        if zones is None or name not in zones:
+            raise ValueError(
+                f"`zones` must have the layer {name!r}, which says where the units of {self.names[level]!r} are, but "
+                f"has {[] if zones is None else list(zones)}."
+            )
+        return zones[name]
+
+    def _over_zones(self, values: torch.Tensor, level: int, zones) -> torch.Tensor:
+        labels = self._labels(level, zones)
+        return _sum_over(values, labels) / _sum_over(torch.ones_like(values[..., :1, :, :]), labels)
+
+    def _parts(self, level: int, size: tuple[int, int], zones) -> torch.Tensor:
+        """(B, H, W) numbers of the common parts of the units of all levels up to `level`, on the finest grid."""
+        height, width = size
+        parts = None
+        for position in range(level + 1):
+            if self.levels[position].zones:
+                labels = self._labels(position, zones)
+            else:
+                factor = self.levels[position].spatial_factor
+                rows, columns = torch.arange(height) // factor, torch.arange(width) // factor
+                labels = (rows[:, None] * (width // factor) + columns)[None]
+            if parts is None:
+                parts = labels
+                continue
+            pairs = torch.stack(torch.broadcast_tensors(parts, labels.to(parts.device)), dim=-1)
+            parts = pairs.flatten(0, -2).unique(dim=0, return_inverse=True)[1].reshape(pairs.shape[:-1])
+        return parts
 
 
 def _level(values: dict) -> Level:
     expected = [field.name for field in fields(Level)]
-    if not isinstance(values, dict) or sorted(values) != sorted(expected):
-        raise ValueError(f"Each of `levels` must be a Level or a dict with {expected}, but one is {values!r}.")
+    if not isinstance(values, dict) or not {*expected[:3]} <= set(values) <= {*expected}:
+        raise ValueError(
+            f"Each of `levels` must be a Level or a dict with {expected[:3]} and maybe {expected[3:]}, but one is "
+            f"{values!r}."
+        )
     return Level(**values)
+
+
+def _as_dict(level: Level) -> dict:
+    """As a configuration; that of squares says nothing of zones."""
+    return {name: value for name, value in asdict(level).items() if value is not None}
 
 
 def _blocks(tensor: torch.Tensor, ratios: tuple[int, int]) -> torch.Tensor:
@@ -259,6 +400,24 @@ def _repeat(tensor: torch.Tensor, ratios: tuple[int, int]) -> torch.Tensor:
     expanded = tensor.reshape(*batch, time, 1, height, 1, width, 1)
     expanded = expanded.expand(*batch, time, in_time, height, in_space, width, in_space)
     return expanded.reshape(*batch, time * in_time, height * in_space, width * in_space)
+
+
+def _resized(tensor: torch.Tensor, factor: int, target: int) -> torch.Tensor:
+    """From elements of `factor` finest cells along each side to elements of `target`: repeated, or their mean."""
+    if factor >= target:
+        return tensor if factor == target else _repeat(tensor, (1, factor // target))
+    return _blocks(tensor, (1, target // factor)).mean(BLOCK_AXES)
+
+
+def _sum_over(values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """At every cell of `values` (B, ..., H, W) the sum over the cells with its label; `labels` are (B or 1, H, W)."""
+    batch, *inner, height, width = values.shape
+    if labels.shape[-2:] != (height, width) or len(labels) not in (1, batch):
+        raise ValueError(f"`zones` must be ({batch} or 1, {height}, {width}), but are {tuple(labels.shape)}.")
+    flat = values.reshape(batch, -1, height * width)
+    index = labels.to(values.device, torch.int64).reshape(len(labels), 1, height * width).expand(flat.shape)
+    sums = flat.new_zeros(batch, flat.shape[1], int(labels.max()) + 1).scatter_add_(2, index, flat)
+    return sums.gather(2, index).reshape(values.shape)
 
 
 def _like(values, result: torch.Tensor):

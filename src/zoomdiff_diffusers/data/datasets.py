@@ -24,6 +24,10 @@ import torch
 import xarray
 
 from ..processors import ContextProcessor, ContextTensors
+from .simulated_context import SITES, simulate_zones
+
+
+ZONES = "zones_"  # begins the names of a window's layers of zones
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,18 @@ def make_area(
 
 
 def simulated_areas(
-    count: int, height: int, width: int, weeks: int, first_seed: int, cultures: list[str]
+    count: int,
+    height: int,
+    width: int,
+    weeks: int,
+    first_seed: int,
+    cultures: list[str],
+    with_zones: bool = False,
 ) -> list[TrafficArea]:
-    """`weeks` independent weeks of each of `count` simulated cities with seeds `first_seed`, `first_seed + 1`, ..."""
+    """
+    `weeks` independent weeks of each of `count` simulated cities with seeds `first_seed`, `first_seed + 1`, ...; with
+    the layers of [`simulate_zones`], if these are wanted.
+    """
     from .simulated_city import SimulatedCity
 
     areas = []
@@ -111,9 +124,8 @@ def simulated_areas(
         seed, culture = first_seed + index, cultures[index % len(cultures)]
         city = SimulatedCity(height, width, seed, culture)
         traffic = np.asarray(city.sample_traffic(weeks, seed=seed))
-        areas += [
-            make_area(f"simulated city {seed}, week {week}", traffic[week], city.context) for week in range(weeks)
-        ]
+        context = city.context | (simulate_zones(city.context, seed) if with_zones else {})
+        areas += [make_area(f"simulated city {seed}, week {week}", traffic[week], context) for week in range(weeks)]
     return areas
 
 
@@ -259,7 +271,7 @@ def _indices_of_folds(choice: dict, count: int, what: str) -> list[int]:
 
 def smoothed_layers(schema: list[dict], widths: list[float]) -> list[dict]:
     """The schema of the smoothed copies of all static layers: continuous layers named `<layer>_smooth_<width>`."""
-    static = [layer for layer in schema if layer["kind"] != "temporal"]
+    static = [layer for layer in schema if layer["kind"] not in ("temporal", "zones")]
     return [
         {
             "name": f"{layer['name']}_smooth_{width:g}",
@@ -285,7 +297,7 @@ def smooth_context(context: dict[str, np.ndarray], schema: list[dict], widths: l
 
     smoothed = dict(context)
     for layer in schema:
-        if layer["kind"] == "temporal" or layer["name"] not in context:
+        if layer["kind"] in ("temporal", "zones") or layer["name"] not in context:
             continue
         values = np.asarray(context[layer["name"]], dtype=np.float32)
         if layer["kind"] == "categorical" and values.ndim == 2:
@@ -382,6 +394,8 @@ class TrafficWindows(torch.utils.data.Dataset):
             "present": context.present[0],
             "hour_of_week": torch.tensor(int(area.start_hour + time.start * self.time_step) % 168),
         }
+        for name, labels in (context.zones or {}).items():
+            window[ZONES + name] = labels[0, rows, columns].unique(return_inverse=True)[1]
         if context.temporal is not None:
             window["temporal"] = context.temporal[0, :, time, rows, columns]
         if self.has_masks:
@@ -404,8 +418,8 @@ def _flipped(window: dict[str, torch.Tensor], rows: bool, columns: bool, transpo
     axes = [axis for axis, chosen in ((-2, rows), (-1, columns)) if chosen]
     transpose = transpose and window["traffic"].shape[-2] == window["traffic"].shape[-1]
     changed = dict(window)
-    for name in ("traffic", "static", "temporal", "mask"):
-        if name in window:
+    for name in window:
+        if name in ("traffic", "static", "temporal", "mask") or name.startswith(ZONES):
             values = window[name].flip(axes) if axes else window[name]
             changed[name] = values.transpose(-2, -1) if transpose else values
     return changed
@@ -432,7 +446,7 @@ def load_areas(data, layer_names: list[str], split: str) -> list[TrafficArea]:
         # Seeds of held-out cities start far away, so that adding training cities never reaches them.
         first_seed = data.city_seed if split == "train" else data.city_seed + 1_000_000
         sizes = (data.city_height, data.city_width, data.city_weeks)
-        return simulated_areas(count, *sizes, first_seed, data.cultures)
+        return simulated_areas(count, *sizes, first_seed, data.cultures, with_zones=SITES in layer_names)
     is_file = Path(data.dataset).suffix in (".npz", ".nc", ".nc4")
     read: Callable[..., list[TrafficArea]] = array_file_areas if is_file else parquet_areas
     areas = read(data.dataset, data.traffic_variables, layer_names, data.valid_variable, data.start_hour)

@@ -12,9 +12,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from .zones import sector_zones, voronoi_zones
+
 
 CELL_SIZE_M = 50.0
 HOURS_PER_WEEK = 168
+SITES, SECTORS = "site", "sector"
+CELLS_PER_SITE, SECTORS_PER_SITE = 64, 3
+EVEN_SITES = 0.3  # share of the sites that stand anywhere, not where the people are
 
 SURFACE_CLASSES = ["vegetation", "water", "built", "street", "arterial", "motorway", "railway"]
 AOI_CLASSES = [
@@ -195,6 +200,37 @@ def simulate_context(height: int, width: int, seed: int, culture: str = "default
     }
     context["population_over_time"] = people_over_time(context, culture)
     return context
+
+
+def simulate_zones(context: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+    """
+    Base stations of a simulated city and the cells that they serve: dense where many people are, with three sectors.
+
+    Args:
+        context (`dict[str, np.ndarray]`): From [`simulate_context`], with `population_over_time`.
+        seed (`int`): Of the positions; the city stays the same.
+
+    Returns:
+        `dict[str, np.ndarray]`: the layers `site` and `sector`, (H, W) int32: the nearest site of each cell, one per
+        `CELLS_PER_SITE` cells on average, and its sector by direction. Their numbers have no gaps.
+    """
+    people = context["population_over_time"].mean(axis=0)
+    height, width = people.shape
+    rng = np.random.default_rng([seed, 3])
+    count = max(1, round(height * width / CELLS_PER_SITE))
+    density = np.sqrt(people) + 1e-9
+    density = (1 - EVEN_SITES) * density / density.sum() + EVEN_SITES / people.size
+    cells = rng.choice(people.size, size=count, replace=False, p=density.ravel())
+    site_y, site_x = np.stack(np.unravel_index(cells, people.shape)) + rng.uniform(size=(2, count))
+    y, x = np.arange(height) + 0.5, np.arange(width) + 0.5
+    azimuth = rng.uniform(0, 360, (count, 1)) + np.arange(SECTORS_PER_SITE) * 360 / SECTORS_PER_SITE
+    site_of_sector = np.repeat(np.arange(count), SECTORS_PER_SITE)
+    layers = {
+        SITES: voronoi_zones(site_x, site_y, y, x),
+        SECTORS: sector_zones(site_of_sector, azimuth.ravel(), site_x, site_y, y, x),
+    }
+    numbered = {name: np.unique(labels, return_inverse=True)[1] for name, labels in layers.items()}
+    return {name: labels.reshape(height, width).astype(np.int32) for name, labels in numbered.items()}
 
 
 class _Layout:

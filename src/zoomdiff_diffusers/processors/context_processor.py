@@ -2,7 +2,7 @@
 """From a city's raw layers (urban environment context) to the tensors that the network reads."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from diffusers.configuration_utils import register_to_config
 from ..configuration import ConfigurableComponent, as_json
 
 
-KINDS = ("categorical", "count", "continuous", "temporal")
+KINDS = ("categorical", "count", "continuous", "temporal", "zones")
 
 
 @dataclass
@@ -24,11 +24,14 @@ class ContextTensors:
         static (`torch.Tensor`): (B, Cs, H, W), layers that do not change over time.
         temporal (`torch.Tensor` or `None`): (B, Ct, T, H, W); `None` where the schema has no temporal layer.
         present (`torch.Tensor`): (B, L), 1 for each given layer, 0 for each absent one, whose channels are 0.
+        zones (`dict[str, torch.Tensor]` or `None`):
+            Per layer of zones (B, H, W) whole numbers, the unit that serves each cell; `None` without such a layer.
     """
 
     static: torch.Tensor
     temporal: torch.Tensor | None
     present: torch.Tensor
+    zones: dict[str, torch.Tensor] | None = None
 
     def __len__(self) -> int:
         return self.present.shape[0]
@@ -37,7 +40,9 @@ class ContextTensors:
         return self._map(lambda tensor: tensor[index])
 
     def to(self, device=None, dtype=None) -> "ContextTensors":
-        return self._map(lambda tensor: tensor.to(device=device, dtype=dtype))
+        return self._map(
+            lambda tensor: tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else tensor.dtype)
+        )
 
     def repeat_interleave(self, repeats: int) -> "ContextTensors":
         """Repeat every city `repeats` times, the copies side by side."""
@@ -45,11 +50,12 @@ class ContextTensors:
 
     def absent(self) -> "ContextTensors":
         """Return tensors of the same shapes in which every layer is absent: the condition-free case of guidance."""
-        return self._map(torch.zeros_like)
+        return replace(self._map(torch.zeros_like), zones=self.zones)
 
     def _map(self, function) -> "ContextTensors":
         temporal = None if self.temporal is None else function(self.temporal)
-        return ContextTensors(function(self.static), temporal, function(self.present))
+        zones = None if self.zones is None else {name: function(labels) for name, labels in self.zones.items()}
+        return ContextTensors(function(self.static), temporal, function(self.present), zones)
 
 
 class ContextProcessor(ConfigurableComponent):
@@ -61,7 +67,9 @@ class ContextProcessor(ConfigurableComponent):
             - `categorical` with `classes`: codes (H, W) that index `classes`, or area fractions (n, H, W);
             - `count` with `channels`: (n, H, W) counts, which become log1p(count), standardised;
             - `continuous` with `channels` and optionally `log`: (n, H, W), or (H, W) for one channel, standardised;
-            - `temporal` with `channels` and optionally `log`: (n, T, H, W), or (T, H, W) for one channel.
+            - `temporal` with `channels` and optionally `log`: (n, T, H, W), or (T, H, W) for one channel;
+            - `zones`: whole numbers (H, W) from 0 on, the unit of a level (a site, a sector) that serves each cell. The
+              network does not see it, and it must not be absent.
         statistics (`dict`, *optional*): Per layer `{"mean": [...], "std": [...]}`, set by `fit`. Standardised with 0
             and 1 by default.
         largest_deviation (`float`, defaults to 10.0):
@@ -86,7 +94,13 @@ class ContextProcessor(ConfigurableComponent):
 
     @property
     def layers(self) -> list[dict]:
-        return self.config.layers
+        """The layers that the network sees."""
+        return [layer for layer in self.config.layers if layer["kind"] != "zones"]
+
+    @property
+    def zone_layers(self) -> list[str]:
+        """The names of the layers of zones."""
+        return [layer["name"] for layer in self.config.layers if layer["kind"] == "zones"]
 
     @property
     def layer_specs(self) -> list[dict]:
@@ -127,6 +141,7 @@ class ContextProcessor(ConfigurableComponent):
             static=_stack([np.concatenate([empty, *arrays]) for arrays in static]),
             temporal=_stack([np.concatenate(arrays) for arrays in temporal]) if temporal[0] else None,
             present=_stack(present),
+            zones=self._zones(contexts, sizes[0]),
         )
 
     def fit(self, contexts: list) -> "ContextProcessor":
@@ -162,7 +177,7 @@ class ContextProcessor(ConfigurableComponent):
         """
         if not isinstance(context, (Mapping, xarray.Dataset)):
             raise TypeError(f"A context must be a dict of arrays or an xarray.Dataset, but is a {type(context)}.")
-        known = [layer["name"] for layer in self.layers]
+        known = [layer["name"] for layer in self.config.layers]
         unknown = [str(name) for name in context if name not in known]
         if unknown:
             raise ValueError(f"The context has the layers {unknown}, unknown to the schema. It knows {known}.")
@@ -185,6 +200,18 @@ class ContextProcessor(ConfigurableComponent):
         temporal = [layer["name"] for layer in self.layers if layer["kind"] == "temporal"]
         arrays = [_as_array(context[name], name) for context in contexts for name in temporal if name in context]
         return next((array.shape[-3] for array in arrays if array.ndim >= 3), None)
+
+    def _zones(self, contexts: list, size: tuple[int, int]) -> dict[str, torch.Tensor] | None:
+        """Per layer of zones their numbers (B, H, W), without gaps in each context."""
+        zones = {}
+        for name in self.zone_layers:
+            arrays = []
+            for position, context in enumerate(contexts):
+                if name not in context:
+                    raise ValueError(f"Context {position} has no layer {name!r}, but a level has these units.")
+                arrays.append(_checked_zones(name, context[name], size))
+            zones[name] = torch.from_numpy(np.stack(arrays))
+        return zones or None
 
     def _encode(self, context, size: tuple[int, int], hours: int) -> list[np.ndarray]:
         """Return one array (channels, [T,] H, W) per layer of the schema, zeros for absent layers."""
@@ -210,6 +237,10 @@ class ContextProcessor(ConfigurableComponent):
 def _check_layer(layer: dict):
     if not {"name", "kind"} <= set(layer) or layer["kind"] not in KINDS:
         raise ValueError(f"Each of `layers` needs a `name` and a `kind` out of {KINDS}, but one is {layer}.")
+    if layer["kind"] == "zones":
+        if set(layer) != {"name", "kind"}:
+            raise ValueError(f"A layer of zones has nothing but a `name` and its `kind`, but one is {layer}.")
+        return
     needed = "classes" if layer["kind"] == "categorical" else "channels"
     optional = {"log"} if layer["kind"] in ("continuous", "temporal") else set()
     if not layer.get(needed) or not set(layer) <= {"name", "kind", needed} | optional:
@@ -260,6 +291,16 @@ def _checked(layer: dict, values, size: tuple[int, int], hours: int | None = Non
     if (layer["kind"] == "count" or layer.get("log", False)) and (array < 0).any():
         raise ValueError(f"Layer {name!r} must not be negative, but its smallest value is {array.min():g}.")
     return array
+
+
+def _checked_zones(name: str, values, size: tuple[int, int]) -> np.ndarray:
+    array = _as_array(values, name)
+    if array.shape != size or not np.isfinite(array).all() or (array < 0).any() or (array != np.floor(array)).any():
+        raise ValueError(
+            f"Layer {name!r} must be whole numbers from 0 on of the shape {size}, one for each cell, but is"
+            f" {array.dtype} of shape {array.shape} between {array.min()} and {array.max()}."
+        )
+    return np.unique(array, return_inverse=True)[1].reshape(size)
 
 
 def _fractions(name: str, classes: list[str], array: np.ndarray, size: tuple[int, int]) -> np.ndarray:

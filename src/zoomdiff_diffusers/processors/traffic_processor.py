@@ -150,6 +150,7 @@ class TrafficProcessor(ConfigurableComponent):
         state_level: int,
         coarse: torch.Tensor | None,
         forecast: torch.Tensor | None = None,
+        zones: dict[str, torch.Tensor] | None = None,
     ) -> torch.Tensor | None:
         """
         z, from which a stage starts: the level before it in the shape of the stage's state, encoded.
@@ -161,14 +162,17 @@ class TrafficProcessor(ConfigurableComponent):
             hierarchy ([`Hierarchy`]): The levels.
             stage (`int`): 0 is the coarsest.
             state_level (`int`): The level whose shape the stage's state has; that of the stage, with a forecast.
-            coarse (`torch.Tensor`): (B, C, T', H', W') of the level before, as physical means; none for stage 0.
+            coarse (`torch.Tensor`):
+                (B, C, T', H', W') field of the level before, as physical means; none for stage 0.
             forecast (`torch.Tensor`, *optional*): (B, C, T, H, W) of the stage's level, as physical means.
+            zones (`dict[str, torch.Tensor]`, *optional*): Those of the area, if the hierarchy has any.
         """
         if stage == 0:
             return None if forecast is None else self.encode(forecast)
         if forecast is None:
-            return self.encode(hierarchy.upsample(coarse, stage - 1, state_level))
-        return self.encode(hierarchy.reconcile(forecast, coarse, stage))
+            return self.encode(hierarchy.upsample(coarse, stage - 1, state_level, field=True))
+        shared = hierarchy.reconcile(forecast, coarse, stage, zones=zones)
+        return self.encode(hierarchy.level_of(shared, stage, zones))
 
     def _constants(self, values: torch.Tensor) -> list[torch.Tensor]:
         return [x.to(values.device, values.dtype) for x in (self._offset, self._mean, self._std, self._limit)]

@@ -5,6 +5,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..data.datasets import ZONES
 from ..hierarchy import Hierarchy
 from ..models import ZoomDiffRegressor, ZoomDiffUNet
 from ..processors import ContextTensors, TrafficProcessor
@@ -21,7 +22,7 @@ def seeded_generator(*keys: int) -> torch.Generator:
 
 
 def masked_pyramid(
-    traffic: torch.Tensor, hierarchy: Hierarchy, mask: torch.Tensor | None = None
+    traffic: torch.Tensor, hierarchy: Hierarchy, mask: torch.Tensor | None = None, zones: dict | None = None
 ) -> tuple[list[torch.Tensor], list[torch.Tensor] | None]:
     """
     All levels of finest traffic, as means over what was measured.
@@ -30,6 +31,7 @@ def masked_pyramid(
         traffic (`torch.Tensor`): (B, C, T, H, W), physical.
         hierarchy (`Hierarchy`): The levels.
         mask (`torch.Tensor`, *optional*): (B, T, H, W) bool, true where measured.
+        zones (`dict[str, torch.Tensor]`, *optional*): Those of the areas, if the hierarchy has any.
 
     Returns:
         `(levels, weights)`: per level the means (B, C, T_k, H_k, W_k), and the measured fraction (B, 1, T_k, H_k, W_k)
@@ -37,10 +39,10 @@ def masked_pyramid(
         coarsest level the mean of the area.
     """
     if mask is None:
-        return hierarchy.pyramid(traffic), None
+        return hierarchy.pyramid(traffic, zones), None
     measured = mask[:, None].to(traffic.dtype)
-    weights = hierarchy.pyramid(measured)
-    sums = hierarchy.pyramid(traffic * measured)
+    weights = hierarchy.pyramid(measured, zones)
+    sums = hierarchy.pyramid(traffic * measured, zones)
     total = measured.sum((2, 3, 4), keepdim=True)
     parent = (traffic * measured).sum((2, 3, 4), keepdim=True) / total.clamp(min=1)
     levels = []
@@ -50,6 +52,12 @@ def masked_pyramid(
         parent = torch.where(weight > 0, summed / weight.clamp(min=1e-12), parent)
         levels.append(parent)
     return levels, weights
+
+
+def zones_of(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor] | None:
+    """The layers of zones of stacked training windows (see `TrafficWindows`), or `None`."""
+    zones = {name.removeprefix(ZONES): labels for name, labels in batch.items() if name.startswith(ZONES)}
+    return zones or None
 
 
 class DRDMLoss(nn.Module):
@@ -154,14 +162,16 @@ class DRDMLoss(nn.Module):
         generators = [seeded_generator(self.seed, ITEM_STREAM, step, stage, item) for item in items]
         selected = [level[rows] for level in levels]
         part = context if len(rows) == len(indices) else context[rows]
-        original, prior = self.original_and_prior(selected, stage, generators, forecast and forecast[stage][rows])
-        noise = _randn(original, generators)
+        guess = forecast and forecast[stage][rows]
+        original, prior = self.original_and_prior(selected, stage, generators, guess, part.zones)
+        noise = self.hierarchy.noise_over_units(_randn(original, generators), stage, part.zones)
         timesteps = self._timesteps(stage, step, items).to(original.device)
         noisy = self.scheduler.add_noise(original, noise, timesteps, prior)
         target = self.scheduler.get_target(original, noise, timesteps, prior)
         embedding = self.unet.encode_context(part, stage)
         output = self.unet(noisy, timesteps, stage, prior, embedding, hour_of_week[rows]).sample
-        errors = (output.float() - target) ** 2
+        output = self.hierarchy.over_units(output.float(), stage, part.zones)
+        errors = (output - target) ** 2
         state, goal = self.scheduler.state_level(stage), self.scheduler.target_level(stage)
         return errors if state == goal else self.hierarchy.aggregate(errors, goal, source=state)
 
@@ -188,15 +198,16 @@ class DRDMLoss(nn.Module):
         if self.regressor is None:
             return None
         finest = self.regressor(context, num_steps, hour_of_week).float()
-        return self.hierarchy.pyramid(self.traffic_processor.decode(finest))
+        return self.hierarchy.pyramid(self.traffic_processor.decode(finest), context.zones)
 
     def _encoded(self, batch: dict[str, torch.Tensor], step: int, indices: list[int]):
         """Encoded levels, measured fractions or None, and the context with noise and dropped layers."""
-        levels, weights = masked_pyramid(batch["traffic"], self.hierarchy, batch.get("mask"))
+        zones = zones_of(batch)
+        levels, weights = masked_pyramid(batch["traffic"], self.hierarchy, batch.get("mask"), zones)
         levels = [self.traffic_processor.encode(level) for level in levels]
         present = batch["present"] * self._kept_layers(step, indices, batch["present"])
         static = self._noisy_static(batch["static"], step, indices)
-        return levels, weights, ContextTensors(static, batch.get("temporal"), present)
+        return levels, weights, ContextTensors(static, batch.get("temporal"), present, zones)
 
     def original_and_prior(
         self,
@@ -204,6 +215,7 @@ class DRDMLoss(nn.Module):
         stage: int,
         generators: list[torch.Generator] | None = None,
         forecast: torch.Tensor | None = None,
+        zones: dict[str, torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
         The level that a stage diffuses and its prior z, both in the shape of the stage's state, encoded.
@@ -213,6 +225,7 @@ class DRDMLoss(nn.Module):
             stage (`int`): 0 is the coarsest.
             generators (`list[torch.Generator]`, *optional*): One per item, for the noise on z; none leaves z exact.
             forecast (`torch.Tensor`, *optional*): The regressor's of this level, see `encode_prior`.
+            zones (`dict[str, torch.Tensor]`, *optional*): Those of the areas, if the hierarchy has any.
         """
         state = self.scheduler.state_level(stage)
         target = self.scheduler.target_level(stage)
@@ -223,11 +236,12 @@ class DRDMLoss(nn.Module):
         if generators is not None and self.prior_noise > 0:
             draws = [torch.rand((), generator=generator).item() for generator in generators]
             scale = coarse.new_tensor(draws).reshape(-1, 1, 1, 1, 1) * self.prior_noise
-            coarse = coarse + scale * _randn(coarse, generators)
+            noise = self.hierarchy.noise_over_units(_randn(coarse, generators), stage - 1, zones)
+            coarse = coarse + scale * noise
         if forecast is None:
             return original, self.hierarchy.upsample(coarse, stage - 1, state)
-        coarse = self.traffic_processor.decode(coarse)
-        return original, self.traffic_processor.encode_prior(self.hierarchy, stage, state, coarse, forecast)
+        coarse = self.hierarchy.field_of(self.traffic_processor.decode(coarse), stage - 1)
+        return original, self.traffic_processor.encode_prior(self.hierarchy, stage, state, coarse, forecast, zones)
 
     def _timesteps(self, stage: int, step: int, items: list[int]) -> torch.Tensor:
         """Stratified over the stage's items in the global batch, of which `items` are at hand."""
@@ -256,7 +270,8 @@ class DRDMLoss(nn.Module):
         stds = []
         forecast = self.forecast(context, levels[-1].shape[2], batch["hour_of_week"])
         for stage, end in enumerate(self.scheduler.boundaries):
-            original, prior = self.original_and_prior(levels, stage, forecast=forecast and forecast[stage])
+            guess = forecast and forecast[stage]
+            original, prior = self.original_and_prior(levels, stage, forecast=guess, zones=context.zones)
             timesteps = torch.full((len(original),), end - 0.5)
             signal = self.scheduler.signal_and_noise(timesteps)[0][0].item()
             diffused = self.scheduler.add_noise(original, torch.zeros_like(original), timesteps, prior) / signal

@@ -115,7 +115,7 @@ class Trainer:
         self.hierarchy = source.hierarchy if source else build_hierarchy(arguments)
         size = (data.crop_hours, data.crop_height, data.crop_width)
         self.hierarchy.shapes(*size)  # refuses windows that do not fit
-        layers = _schema(arguments)
+        layers = _schema(arguments, self.hierarchy)
         names = [layer["name"] for layer in layers]
         train_areas = load_areas(data, names, "train")
         held_out = load_areas(data, names, "validation") if training.validation_areas else []
@@ -125,9 +125,9 @@ class Trainer:
             self.context_processor.fit(_unique_contexts(train_areas))
             self.traffic_processor = fit_traffic_processor(train_areas, arguments)
         else:
-            if source.context_processor.layers != self.context_processor.layers:
+            if source.context_processor.config.layers != self.context_processor.config.layers:
                 raise ValueError(
-                    f"The layers of `pretrained_pipeline` are {source.context_processor.layers}: declare these."
+                    f"The layers of `pretrained_pipeline` are {source.context_processor.config.layers}: declare these."
                 )
             self.context_processor, self.traffic_processor = source.context_processor, source.traffic_processor
         steps_per_day = max(1, round(24 / self.hierarchy.config.time_step))
@@ -178,12 +178,12 @@ class Trainer:
         return [special.get(name, training.layer_dropout) for name in names]
 
     def _build_unet(self, scheduler: DRDMScheduler) -> ZoomDiffUNet:
-        factors = [scheduler.state_factors(stage) for stage in range(len(self.hierarchy))]
+        states = [scheduler.state_level(stage) for stage in range(len(self.hierarchy))]
         return ZoomDiffUNet(
             context_layers=self.context_processor.layer_specs if self.arguments.model.denoiser_context else [],
             channels=len(self.traffic_processor.channels),
-            spatial_factors=[spatial for spatial, _ in factors],
-            temporal_factors=[temporal for _, temporal in factors],
+            spatial_factors=[self.hierarchy.raster_factors[level] for level in states],
+            temporal_factors=[self.hierarchy.temporal_factors[level] for level in states],
             **{
                 "coarsest_unit": [self.hierarchy.temporal_factors[0], self.hierarchy.spatial_factors[0]],
                 **self.arguments.model.unet,
@@ -531,20 +531,25 @@ def fit_traffic_processor(areas: list[TrafficArea], arguments: Arguments) -> Tra
     return processor.fit([area.traffic for area in areas], masks, data.traffic_offset)
 
 
-def _schema(arguments: Arguments) -> list[dict]:
-    """The declared context layers, or those of the simulator."""
+def _schema(arguments: Arguments, hierarchy: Hierarchy) -> list[dict]:
+    """The declared context layers, or those of the simulator; with those of zones that the hierarchy needs."""
     data = arguments.data
     if data.dataset == "simulated_city":
-        from ..data.simulated_city import SIMULATED_LAYERS
+        from ..data.simulated_context import SECTORS, SIMULATED_LAYERS, SITES
 
         if data.layers is not None or data.smooth_layers:
             raise ValueError("`layers` and `smooth_layers` are for files: the simulated city has its own layers.")
-        return list(SIMULATED_LAYERS)
+        if unknown := set(hierarchy.zone_layers) - {SITES, SECTORS}:
+            raise ValueError(f"The zones of the simulated city are {SITES!r} and {SECTORS!r}, not {sorted(unknown)}.")
+        zones = [SITES, SECTORS] if hierarchy.zone_layers else []
+        return [*SIMULATED_LAYERS, *({"name": name, "kind": "zones"} for name in zones)]
     if data.layers is None:
         raise ValueError(
             "`layers` must declare the context layers of the dataset; [] stands for traffic without any context."
         )
-    ContextProcessor(layers=data.layers)  # refuses a wrong schema before any file is read
+    processor = ContextProcessor(layers=data.layers)  # refuses a wrong schema before any file is read
+    if missing := set(hierarchy.zone_layers) - set(processor.zone_layers):
+        raise ValueError(f"`layers` must declare the zones of the hierarchy too: {sorted(missing)}.")
     return list(data.layers)
 
 

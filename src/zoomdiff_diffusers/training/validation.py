@@ -6,7 +6,7 @@ import torch
 
 from ..evaluation import ensemble_scores
 from ..processors import ContextTensors
-from .loss import VALIDATION_STREAM, DRDMLoss, masked_pyramid, seeded_generator
+from .loss import VALIDATION_STREAM, DRDMLoss, masked_pyramid, seeded_generator, zones_of
 
 
 @torch.no_grad()
@@ -34,9 +34,9 @@ def sample_levels(
     scheduler = loss.scheduler.from_config(loss.scheduler.config)  # sampling leaves the one used in training alone
     scheduler.set_timesteps(num_inference_steps, device=unet.device)
     count, channels, *finest = windows["traffic"].shape
-    context = ContextTensors(windows["static"], windows.get("temporal"), windows["present"]).repeat_interleave(
-        num_samples
-    )
+    tensors = windows["static"], windows.get("temporal"), windows["present"], zones_of(windows)
+    context = ContextTensors(*tensors).repeat_interleave(num_samples)
+    zones = context.zones
     hours = windows["hour_of_week"].repeat_interleave(num_samples)
     generators = [seeded_generator(seed, VALIDATION_STREAM, index) for index in range(count * num_samples)]
     shapes = hierarchy.shapes(*finest)
@@ -45,20 +45,23 @@ def sample_levels(
     for stage in range(len(hierarchy)):
         level = scheduler.state_level(stage)
         shape = (count * num_samples, channels, *shapes[level])
-        prior = processor.encode_prior(hierarchy, stage, level, coarse, forecast and forecast[stage])
+        prior = processor.encode_prior(hierarchy, stage, level, coarse, forecast and forecast[stage], zones)
         state = scheduler.begin_stage(
             stage, shape, prior=prior, generator=generators, device=unet.device, dtype=torch.float32, sample=state
         )
+        state = hierarchy.noise_over_units(state, stage, zones)
         embedding = unet.encode_context(context, stage)
         for timestep in scheduler.stage_timesteps(stage):
             model_input = scheduler.scale_model_input(state, timestep)
             output = unet(model_input, timestep, stage, prior, embedding, hours).sample.float()
+            output = hierarchy.over_units(output, stage, zones)
             result = scheduler.step(output, timestep, state, generator=generators)
             state = result.prev_sample
         values = processor.decode(result.level)
         values = hierarchy.aggregate(values, stage, source=level)
-        coarse = values if stage == 0 else hierarchy.reconcile(values, coarse, stage)
-        levels.append(coarse.unflatten(0, (count, num_samples)).transpose(0, 1).cpu())
+        coarse = values if stage == 0 else hierarchy.reconcile(values, coarse, stage, zones=zones)
+        finished = hierarchy.level_of(coarse, stage, zones)
+        levels.append(finished.unflatten(0, (count, num_samples)).transpose(0, 1).cpu())
     return levels
 
 
@@ -74,9 +77,10 @@ def score_levels(
         loss (`DRDMLoss`): Holds the hierarchy and the channel names.
     """
     mask = windows.get("mask")
-    truth, weights = masked_pyramid(windows["traffic"], loss.hierarchy, mask)
+    zones = zones_of(windows)
+    truth, weights = masked_pyramid(windows["traffic"], loss.hierarchy, mask, zones)
     if mask is not None:  # compare the same hours: means over the measured part of the finest samples
-        members = [masked_pyramid(member, loss.hierarchy, mask)[0] for member in levels[-1].to(mask.device)]
+        members = [masked_pyramid(member, loss.hierarchy, mask, zones)[0] for member in levels[-1].to(mask.device)]
         levels = [torch.stack(parts) for parts in zip(*members)]
     scores = {}
     for position, name in enumerate(loss.hierarchy.names):

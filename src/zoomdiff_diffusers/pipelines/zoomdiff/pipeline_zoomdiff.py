@@ -37,6 +37,8 @@ OUTPUT_TYPES = ("np", "pt", "xarray", "latent")
 UNITS = ("mean", "sum")
 # How the weights were trained: the trainer's own account, beside `model_index.json`.
 TRAINING_SUMMARY = "training_summary.json"
+# The noise of a zone is one number, which is drawn once per stage.
+SETTINGS_FOR_ZONES = {"intensity": "segmented", "adding": "segmented", "denoising": "segmented"}
 # Without a `batch_size`, about so many finest cells pass the network at once: some hundred megabytes.
 CELLS_PER_BATCH = 2**20
 
@@ -54,6 +56,7 @@ class _Request:
     batch_size: int
     callback: Callable | None
     callback_inputs: list[str]
+    zones: dict[str, torch.Tensor] | None = None  # per layer, one entry per sample
     measured: MeasuredTraffic | None = None
     forecast: list[torch.Tensor] | None = None  # per level, one entry per context
 
@@ -67,7 +70,8 @@ class ZoomDiffPipeline(DiffusionPipeline):
     Pipeline that generates mobile traffic at every level of a hierarchy from urban context (ZoomDiff, Sec. IV).
 
     Each stage of the denoising trajectory produces one level. The level is made to sum up exactly to the one before it
-    and, upsampled, is the prior of the next stage.
+    and, upsampled, is the prior of the next stage. A level with zones lies on the finest grid; every cell has the value
+    of the unit that serves it.
 
     This pipeline inherits from [`DiffusionPipeline`]. Check the superclass documentation for the generic methods
     implemented for all pipelines (downloading, saving, running on a particular device, etc.).
@@ -120,6 +124,8 @@ class ZoomDiffPipeline(DiffusionPipeline):
         levels = list(zip(self.hierarchy.spatial_factors, self.hierarchy.temporal_factors))
         stages = [tuple(factors) for factors in self.scheduler.stages]
         states = [tuple(self.scheduler.state_factors(stage)) for stage in range(len(stages))]
+        arrays = dict(enumerate(zip(self.hierarchy.raster_factors, self.hierarchy.temporal_factors)))
+        rasters = [arrays.get(self.scheduler.state_level(stage)) for stage in range(len(stages))]
         config = self.unet.config
         network = list(zip(config.spatial_factors, config.temporal_factors))
         layers = [dict(layer) for layer in config.context_layers]
@@ -127,7 +133,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
             layers = self.context_processor.layer_specs
         comparisons = [
             ("scheduler", "hierarchy", "(spatial, temporal) factors", stages, levels),
-            ("unet", "scheduler", "(spatial, temporal) factors of the states", network, states),
+            ("unet", "scheduler", "(spatial, temporal) factors of the states", network, rasters),
             ("unet", "context_processor", "context layers", layers, self.context_processor.layer_specs),
             ("unet", "traffic_processor", "traffic channels", config.channels, len(self.traffic_processor.channels)),
         ]
@@ -143,6 +149,15 @@ class ZoomDiffPipeline(DiffusionPipeline):
         comparisons.append(
             ("scheduler", "regressor", "prior at stage 0", self.scheduler.config.coarsest_prior, has_regressor)
         )
+        if self.hierarchy.zone_layers:
+            zones, known = set(self.hierarchy.zone_layers), set(self.context_processor.zone_layers)
+            settings = {name: self.scheduler.config[name] for name in SETTINGS_FOR_ZONES}
+            comparisons += [
+                ("hierarchy", "context_processor", "layers of zones", sorted(zones & known), sorted(zones)),
+                ("scheduler", "hierarchy", "settings that levels with zones need", settings, SETTINGS_FOR_ZONES),
+            ]
+            if self.scheduler.config.solver == "ddpm":
+                raise ValueError("`scheduler` must not have the solver 'ddpm': its noise is not that of zones.")
         for first, second, what, found, expected in comparisons:
             if found != expected:
                 raise ValueError(
@@ -404,8 +419,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
         channels = len(self.traffic_processor.channels)
         traffic = as_traffic(traffic, channels, len(contexts), self._execution_device)
         traffic = traffic.repeat_interleave(num_samples_per_context, dim=0)
-        measured = MeasuredTraffic(traffic / (self._volume(level) if units == "sum" else 1), level, self.hierarchy)
-        if measured.complete and level == len(self.hierarchy) - 1:
+        if level == len(self.hierarchy) - 1 and not traffic.isnan().any():
             raise ValueError(f"`level` is the finest and `traffic` misses nothing: {traffic.shape} is the result.")
         # 2. Context and generators
         num_hours = traffic.shape[-3] * self.hierarchy.temporal_factors[level] * self.hierarchy.config.time_step
@@ -419,6 +433,8 @@ class ZoomDiffPipeline(DiffusionPipeline):
             )
         # 3. Stages
         self._guidance_scale = guidance_scale
+        means = traffic / (self.hierarchy.volume(level, request.zones) if units == "sum" else 1)
+        measured = MeasuredTraffic(means.float(), level, self.hierarchy, request.zones)
         request.measured = None if measured.complete else measured
         given = [*measured.mean] if measured.complete else []
         levels = self._run_stages(request, num_inference_steps, levels=given)
@@ -499,6 +515,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
         return _Request(
             tensors=tensors,
             context_of_sample=torch.arange(len(contexts), device=device).repeat_interleave(num_samples),
+            zones=tensors.repeat_interleave(num_samples).zones if tensors.zones else None,
             start=start,
             shapes=shapes,
             centres=_common_centres(contexts, shapes[-1][1:]),
@@ -509,7 +526,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
         )
 
     def _run_stages(self, request: _Request, num_inference_steps, levels: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Append the missing levels, as physical means, to those that are given."""
+        """Return all levels, as physical means, some of which are given."""
         names = self.hierarchy.names
         self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device, start_stage=len(levels))
         self._num_timesteps = len(self.scheduler.timesteps)
@@ -518,18 +535,18 @@ class ZoomDiffPipeline(DiffusionPipeline):
         )
         self._interrupt = False
         state = None
+        coarse = self.hierarchy.field_of(levels[-1], len(levels) - 1) if levels else None
         with self.progress_bar(total=self._num_timesteps) as progress_bar:
             for stage in range(len(levels), len(names)):
                 progress_bar.set_description(f"Level {stage + 1} of {len(names)}, {names[stage]}")
-                coarse = levels[-1] if levels else None
-                state, level = self._run_stage(request, stage, coarse, state, progress_bar)
-                if level is None:
+                state, coarse = self._run_stage(request, stage, coarse, state, progress_bar)
+                if coarse is None:
                     break
-                levels = [*levels, level]
+                levels = [*levels, self.hierarchy.level_of(coarse, stage, request.zones)]
         return levels
 
     def _run_stage(self, request: _Request, stage: int, coarse, state, progress_bar):
-        """Denoise one stage; return its last state and its level as physical means, or `None` if interrupted."""
+        """Denoise one stage; return its last state and the field of its level, or `None` if interrupted."""
         scheduler, device = self.scheduler, self._execution_device
         shape = (
             len(request.generators),
@@ -540,6 +557,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
         state = scheduler.begin_stage(
             stage, shape, prior, request.generators, device=device, dtype=torch.float32, sample=state
         )
+        state = self.hierarchy.noise_over_units(state, stage, request.zones)
         embeddings = self._embed_context(request, stage)
         measured = self._measured_state(request, stage, shape)
         first = int((scheduler.stage_of_timesteps < stage).sum())
@@ -557,7 +575,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
                 tensors = {"latents": state} if "latents" in request.callback_inputs else {}
                 state = (request.callback(self, step, timestep, tensors) or {}).get("latents", state)
             progress_bar.update()
-        return state, self.physical_level(result.level, coarse, stage, request.measured)
+        return state, self.physical_level(result.level, coarse, stage, request.measured, request.zones)
 
     def _prior(self, request: _Request, coarse: torch.Tensor | None, stage: int) -> torch.Tensor | None:
         """Bring the level before to the shape of the stage's state and into the network's space: z."""
@@ -565,7 +583,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
         if self.regressor is not None:
             forecast = request.forecast[stage][request.context_of_sample]
         return self.traffic_processor.encode_prior(
-            self.hierarchy, stage, self.scheduler.state_level(stage), coarse, forecast
+            self.hierarchy, stage, self.scheduler.state_level(stage), coarse, forecast, request.zones
         )
 
     def forecast_levels(
@@ -584,7 +602,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
             return None
         tensors, parts = tensors.to(dtype=self.regressor.dtype), range(0, len(tensors), batch_size)
         finest = [self.regressor(tensors[i : i + batch_size], num_steps, hour_of_week) for i in parts]
-        return self.hierarchy.pyramid(self.traffic_processor.decode(torch.cat(finest).float()))
+        return self.hierarchy.pyramid(self.traffic_processor.decode(torch.cat(finest).float()), tensors.zones)
 
     def _embed_context(self, request: _Request, stage: int) -> list[torch.Tensor]:
         """Return the embedding of every context and, for guidance, that of no context at all."""
@@ -606,7 +624,8 @@ class ZoomDiffPipeline(DiffusionPipeline):
         values = self.traffic_processor.encode(
             self.hierarchy.upsample(request.measured.mean[stage], stage, state_level)
         )
-        return known, values, randn_tensor(shape, request.generators, values.device, values.dtype)
+        noise = randn_tensor(shape, request.generators, values.device, values.dtype)
+        return known, values, self.hierarchy.noise_over_units(noise, stage, request.zones)
 
     def _predict(self, request: _Request, state, timestep, stage: int, prior, embeddings) -> torch.Tensor:
         """Call the network, at most `batch_size` samples at a time."""
@@ -626,19 +645,29 @@ class ZoomDiffPipeline(DiffusionPipeline):
                 baseline = self.unet(sample, timestep, stage, context_embedding=absent, **inputs).sample
                 output = baseline + self.guidance_scale * (output - baseline)
             outputs.append(output.float())
-        return torch.cat(outputs)
+        return self.hierarchy.over_units(torch.cat(outputs), stage, request.zones)
 
     def physical_level(
-        self, level: torch.Tensor, coarse: torch.Tensor | None, stage: int, measured: MeasuredTraffic | None = None
+        self,
+        level: torch.Tensor,
+        coarse: torch.Tensor | None,
+        stage: int,
+        measured: MeasuredTraffic | None = None,
+        zones: dict[str, torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """
         Decode a finished level and make it agree with the level before it and with what was measured.
 
         Args:
             level (`torch.Tensor`): What the scheduler returns at the end of a stage.
-            coarse (`torch.Tensor`, *optional*): The level before, as physical means; none for the coarsest.
+            coarse (`torch.Tensor`, *optional*):
+                Field of the level before, as physical means; none for the coarsest.
             stage (`int`): 0 is the coarsest.
             measured (`MeasuredTraffic`, *optional*): Known values.
+            zones (`dict[str, torch.Tensor]`, *optional*): Those of each sample, if the hierarchy has any.
+
+        Returns:
+            `torch.Tensor`: the field of the level, see [`Hierarchy`].
         """
         values = self.traffic_processor.decode(level)
         if values.isnan().any():
@@ -649,11 +678,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
         values = self.hierarchy.aggregate(values, stage, source=self.scheduler.state_level(stage))
         if measured is not None and stage <= measured.level:
             return measured.combine(values, coarse, stage)
-        return values if coarse is None else self.hierarchy.reconcile(values, coarse, stage)
-
-    def _volume(self, level: int) -> int:
-        """Return how many finest cells and time steps a value of a level stands for."""
-        return self.hierarchy.spatial_factors[level] ** 2 * self.hierarchy.temporal_factors[level]
+        return values if coarse is None else self.hierarchy.reconcile(values, coarse, stage, zones=zones)
 
     def _output(
         self, levels: dict[str, torch.Tensor], request: _Request, units, output_type, return_dict, given: dict
@@ -663,7 +688,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
         if output_type == "latent":
             levels = {name: self.traffic_processor.encode(values) for name, values in levels.items()}
         elif units == "sum":
-            levels = {name: values * self._volume(self.hierarchy.index(name)) for name, values in levels.items()}
+            levels = {name: self._sums(name, values, request.zones) for name, values in levels.items()}
         if output_type != "latent":
             known = {name: values for name, values in given.items() if name in levels}
             levels |= {name: torch.where(values.isnan(), levels[name], values) for name, values in known.items()}
@@ -678,6 +703,10 @@ class ZoomDiffPipeline(DiffusionPipeline):
         if not return_dict:
             return (levels,)
         return ZoomDiffPipelineOutput(levels=levels, units=units, start=start)
+
+    def _sums(self, name: str, values: torch.Tensor, zones) -> torch.Tensor:
+        """Totals of a level's units, from their means."""
+        return (values * self.hierarchy.volume(name, zones)).to(values.dtype)
 
 
 def _training_summary(unet) -> dict | None:
