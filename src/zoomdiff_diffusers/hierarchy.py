@@ -92,9 +92,9 @@ class Hierarchy(ConfigurableComponent):
     Traffic arrays have the axes (..., time, height, width), torch or numpy. Inside the package every level holds the
     mean per finest cell and time step, so that nearest-neighbour upsampling is exact.
 
-    Where units of two levels overlap without one lying in the other, as squares and coverage areas do, the sums of both
-    can only be met by their common parts. A *field* holds the values of a level on these parts. Without zones it is
-    the level itself; after a level with zones it lies on the finest grid. `reconcile` takes and returns fields,
+    Where units of two levels overlap without one lying in the other, as squares and coverage areas do, the sums of
+    both can only be met by their common parts. A *field* holds the values of a level on these parts. Without zones it
+    is the level itself; after a level with zones it lies on the finest grid. `reconcile` takes and returns fields,
     `level_of` makes the level from one. Methods with the argument `zones` need it if the hierarchy has zones:
     `{layer: (B, H, W)}`, on the finest grid, the first axis like that of the values or 1.
 

@@ -16,10 +16,16 @@ from contracts.pipeline import assert_consistent
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
-from support.tiny import random_context, tiny_pipeline
+from support.tiny import context_with_zones, random_context, tiny_pipeline, zoned_pipeline
 
 from zoomdiff_diffusers import DRDMScheduler
-from zoomdiff_diffusers.pipelines.zoomdiff.city import CityGenerator, make_windows, noise_of_place
+from zoomdiff_diffusers.pipelines.zoomdiff.city import (
+    CityGenerator,
+    extent_of_zones,
+    make_windows,
+    noise_of_place,
+    within,
+)
 
 
 HOURS, HEIGHT, WIDTH = 4 * 24, 40, 56
@@ -73,6 +79,44 @@ def test_windows_change_nothing_and_levels_sum_up(pipe, whole, tmp_path):
     for number, window in enumerate([(1, 5, 7), (3, 2, 1)]):
         path = pipe.generate_city(city(), tmp_path / f"{number}.zarr", window=window, **FEW)
         assert_same(expected, levels_of(path, pipe))
+
+
+def zoned_city():
+    context = context_with_zones(6, 48, HEIGHT, WIDTH)
+    axes = {"site": ("y", "x"), "sector": ("y", "x"), "surface": ("y", "x"), "population": ("y", "x")}
+    axes |= {"poi": ("poi_channel", "y", "x"), "population_over_time": ("hour", "y", "x")}
+    return xarray.Dataset({name: (axes[name], values) for name, values in context.items()})
+
+
+@pytest.mark.parametrize("regression", [True, False])
+def test_zones_that_lie_in_several_windows_are_whole(regression, tmp_path):
+    pipe, context = zoned_pipeline(regression, layers_per_block=[1, 0]), zoned_city()
+    whole = pipe.generate_city(context, tmp_path / "whole.zarr", units="sum", **FEW)
+    parts = pipe.generate_city(context, tmp_path / "parts.zarr", units="sum", window=(1, 2, 1), **FEW)
+    expected, found = levels_of(whole, pipe), levels_of(parts, pipe)
+    assert_same(expected, found)
+    finest = found["grid_1"][0, 0].astype(np.float64)
+    for name, layer, steps in (("bs", "site", 24), ("cell", "sector", 4)):
+        for unit in range(int(context[layer].max()) + 1):
+            cells = context[layer].values == unit
+            totals = finest[:, cells].reshape(48 // steps, -1).sum(axis=1)
+            values = found[name][0, 0][:, cells]
+            assert np.allclose(values, totals[:, None], rtol=1e-4, atol=1e-5 * found[name].mean())
+    squares = finest.reshape(24, 2, HEIGHT // 2, 2, WIDTH // 2, 2).sum((1, 3, 5))
+    assert np.allclose(squares, found["grid_2"][0, 0], rtol=1e-4, atol=1e-5 * squares.mean())
+
+
+@pytest.mark.parametrize(
+    ("columns", "side", "expected"),
+    [([0, 0, 0, 1, 1, 1], 2, 1), ([0, 0, 1, 1, 2, 2], 2, 0), ([3, 0, 0, 0, 0, 3], 2, 2), ([7, 7, 7, 7, 7, 7], 6, 0)],
+)
+def test_extent_of_zones(columns, side, expected):
+    assert extent_of_zones(np.array([columns]), side) == expected == extent_of_zones(np.array([columns]).T, side)
+
+
+def test_a_city_without_its_zones_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="`context` has no layer 'site'"):
+        zoned_pipeline().generate_city(zoned_city().drop_vars("site"), tmp_path / "city.zarr")
 
 
 def test_one_window_is_what_the_pipeline_makes_of_the_same_noise(pipe, whole, monkeypatch):
@@ -225,16 +269,17 @@ sizes = st.tuples(*[st.integers(1, 9)] * 3)
 
 
 @settings(max_examples=60, deadline=None)
-@given(area=sizes, size=sizes, margin=st.tuples(*[st.integers(0, 4)] * 3))
-def test_cores_tile_the_area_and_margins_stay_inside(area, size, margin):
+@given(area=sizes, size=sizes, margin=st.tuples(*[st.integers(0, 4)] * 3), extent=st.integers(0, 3))
+def test_cores_tile_the_area_and_margins_stay_inside(area, size, margin, extent):
     covered = np.zeros(area, int)
-    for window in make_windows(area, size, margin):
+    for window in make_windows(area, size, margin, extent):
         covered[window.core] += 1
-        for core, outer, inner, around, whole in zip(
-            window.core, window.outer, window.core_in_outer, margin, area, strict=True
-        ):
-            assert (outer.start, outer.stop) == (max(0, core.start - around), min(whole, core.stop + around))
-            assert range(whole)[outer][inner] == range(whole)[core]
+        parts = zip(window.core, window.whole, window.outer, within(window.core, window.outer), strict=True)
+        for axis, (core, whole, outer, inner) in enumerate(parts):
+            for part, around in ((whole, extent if axis else 0), (outer, margin[axis] + (extent if axis else 0))):
+                first, last = max(0, core.start - around), min(area[axis], core.stop + around)
+                assert (part.start, part.stop) == (first, last)
+            assert range(area[axis])[outer][inner] == range(area[axis])[core]
     assert (covered == 1).all()
 
 

@@ -3,38 +3,10 @@
 
 import numpy as np
 import pytest
-import torch
-from support.tiny import HOURS, LAYERS, random_context, random_traffic, seeded, tiny_regressor, tiny_unet
+from support.tiny import HOURS, LAYERS, context_with_zones, seeded, zoned_pipeline
 
-from zoomdiff_diffusers import ContextProcessor, DRDMScheduler, Hierarchy, TrafficProcessor, ZoomDiffPipeline
+from zoomdiff_diffusers import ContextProcessor, ZoomDiffPipeline
 from zoomdiff_diffusers.data.simulated_context import SECTORS, SITES, simulate_context, simulate_zones
-from zoomdiff_diffusers.hierarchy import Level
-
-
-LEVELS = [Level("bs", 8, 24, SITES), Level("cell", 4, 4, SECTORS), Level("grid_2", 2, 2), Level("grid_1", 1, 1)]
-ZONE_LAYERS = [{"name": name, "kind": "zones"} for name in (SITES, SECTORS)]
-HEIGHT, WIDTH = 16, 24
-
-
-def zoned_pipeline(regression=True, **scheduler) -> ZoomDiffPipeline:
-    hierarchy = Hierarchy(LEVELS)
-    processor = ContextProcessor(LAYERS + ZONE_LAYERS).fit([random_context()])
-    factors = {"spatial_factors": hierarchy.raster_factors, "coarsest_unit": [24, 8]}
-    pipe = ZoomDiffPipeline(
-        unet=tiny_unet(processor.layer_specs, **factors),
-        scheduler=DRDMScheduler(coarsest_prior=regression, **scheduler),
-        hierarchy=hierarchy,
-        traffic_processor=TrafficProcessor(unit="MB").fit(random_traffic()),
-        context_processor=processor,
-        regressor=tiny_regressor(processor.layer_specs) if regression else None,
-    )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def context_with_zones(seed=0) -> dict:
-    zones = simulate_zones(simulate_context(HEIGHT, WIDTH, seed), seed)
-    return random_context(seed, height=HEIGHT, width=WIDTH) | zones
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +86,9 @@ def test_wrong_zones_are_refused(pipe):
     with pytest.raises(ValueError, match="Layer 'site' must be whole numbers from 0 on"):
         pipe(context | {SITES: context[SITES] - 1})
     with pytest.raises(ValueError, match="settings that levels with zones need"):
-        zoned_pipeline(regression=False, intensity="continuous")
+        zoned_pipeline(regression=False, scheduler={"intensity": "continuous"})
     with pytest.raises(ValueError, match="solver 'ddpm'"):
-        zoned_pipeline(solver="ddpm")
+        zoned_pipeline(scheduler={"solver": "ddpm"})
     with pytest.raises(ValueError, match="layers of zones"):
         parts = {**pipe.components, "context_processor": ContextProcessor(LAYERS)}
         ZoomDiffPipeline(**parts)

@@ -13,6 +13,8 @@ from zoomdiff_diffusers import (
     ZoomDiffRegressor,
     ZoomDiffUNet,
 )
+from zoomdiff_diffusers.data.simulated_context import SECTORS, SITES, simulate_context, simulate_zones
+from zoomdiff_diffusers.hierarchy import Level
 
 
 LAYERS = [
@@ -74,6 +76,30 @@ def tiny_pipeline(channels=1, gain=0.1, scheduler=None, regression=False, **unet
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def zoned_pipeline(regression=True, scheduler=None, **unet_config) -> ZoomDiffPipeline:
+    """Sites at 1 day and their sectors at 4 h, then squares."""
+    levels = [Level("bs", 8, 24, SITES), Level("cell", 4, 4, SECTORS), Level("grid_2", 2, 2), Level("grid_1", 1, 1)]
+    hierarchy = Hierarchy(levels)
+    zones = [{"name": name, "kind": "zones"} for name in (SITES, SECTORS)]
+    processor = ContextProcessor(LAYERS + zones).fit([random_context()])
+    factors = {"spatial_factors": hierarchy.raster_factors, "coarsest_unit": [24, 8]}
+    pipe = ZoomDiffPipeline(
+        unet=tiny_unet(processor.layer_specs, **factors, **unet_config),
+        scheduler=DRDMScheduler(coarsest_prior=regression, **(scheduler or {})),
+        hierarchy=hierarchy,
+        traffic_processor=TrafficProcessor(unit="MB").fit(random_traffic()),
+        context_processor=processor,
+        regressor=tiny_regressor(processor.layer_specs) if regression else None,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def context_with_zones(seed=0, hours=HOURS, height=16, width=24) -> dict:
+    zones = simulate_zones(simulate_context(height, width, seed), seed)
+    return random_context(seed, hours, height, width) | zones
 
 
 def seeded(seed=0) -> torch.Generator:

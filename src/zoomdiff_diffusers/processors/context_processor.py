@@ -68,8 +68,8 @@ class ContextProcessor(ConfigurableComponent):
             - `count` with `channels`: (n, H, W) counts, which become log1p(count), standardised;
             - `continuous` with `channels` and optionally `log`: (n, H, W), or (H, W) for one channel, standardised;
             - `temporal` with `channels` and optionally `log`: (n, T, H, W), or (T, H, W) for one channel;
-            - `zones`: whole numbers (H, W) from 0 on, the unit of a level (a site, a sector) that serves each cell. The
-              network does not see it, and it must not be absent.
+            - `zones`: whole numbers (H, W) from 0 on, the unit of a level (a site, a sector) that serves each cell.
+              The network does not see it, and it must not be absent.
         statistics (`dict`, *optional*): Per layer `{"mean": [...], "std": [...]}`, set by `fit`. Standardised with 0
             and 1 by default.
         largest_deviation (`float`, defaults to 10.0):
@@ -141,7 +141,7 @@ class ContextProcessor(ConfigurableComponent):
             static=_stack([np.concatenate([empty, *arrays]) for arrays in static]),
             temporal=_stack([np.concatenate(arrays) for arrays in temporal]) if temporal[0] else None,
             present=_stack(present),
-            zones=self._zones(contexts, sizes[0]),
+            zones=self.zones(contexts, sizes[0]),
         )
 
     def fit(self, contexts: list) -> "ContextProcessor":
@@ -201,8 +201,8 @@ class ContextProcessor(ConfigurableComponent):
         arrays = [_as_array(context[name], name) for context in contexts for name in temporal if name in context]
         return next((array.shape[-3] for array in arrays if array.ndim >= 3), None)
 
-    def _zones(self, contexts: list, size: tuple[int, int]) -> dict[str, torch.Tensor] | None:
-        """Per layer of zones their numbers (B, H, W), without gaps in each context."""
+    def zones(self, contexts: list, size: tuple[int, int]) -> dict[str, torch.Tensor] | None:
+        """Return per layer of zones their numbers (B, H, W), without gaps in each context; `None` without a layer."""
         zones = {}
         for name in self.zone_layers:
             arrays = []

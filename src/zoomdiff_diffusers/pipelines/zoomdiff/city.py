@@ -4,7 +4,8 @@ Traffic of whole cities: every stage runs over the whole area before the next on
 window, with the state of the diffusion on disk.
 
 The network is convolutional. A window that is larger than its core by the reach of the network gives the core the same
-values as one window over everything: there are no seams to hide, and memory does not grow with the city.
+values as one window over everything: there are no seams to hide, and memory does not grow with the city. Where units
+of a level are coverage areas, a window also has all cells of the areas that its core cuts.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray
+from scipy.ndimage import find_objects
 from tqdm.auto import tqdm
 
 from ...data.stores import levels_to_datatree, replace_file
@@ -42,17 +44,18 @@ class Window:
 
     Args:
         core (`tuple[slice, slice, slice]`): What the window is responsible for.
-        outer (`tuple[slice, slice, slice]`): The core and what the network sees around it, inside the area.
+        whole (`tuple[slice, slice, slice]`): The core and the rest of the zones that it cuts; the core without zones.
+        outer (`tuple[slice, slice, slice]`): That and what the network sees around it, inside the area.
     """
 
     core: tuple[slice, slice, slice]
+    whole: tuple[slice, slice, slice]
     outer: tuple[slice, slice, slice]
 
-    @property
-    def core_in_outer(self) -> tuple[slice, slice, slice]:
-        return tuple(
-            slice(core.start - outer.start, core.stop - outer.start) for core, outer in zip(self.core, self.outer)
-        )
+
+def within(part: tuple[slice, slice, slice], larger: tuple[slice, slice, slice]) -> tuple[slice, slice, slice]:
+    """Where a part lies in a larger one."""
+    return tuple(slice(inner.start - outer.start, inner.stop - outer.start) for inner, outer in zip(part, larger))
 
 
 def scaled(slices: tuple[slice, slice, slice], unit: tuple[int, int, int]) -> tuple[slice, slice, slice]:
@@ -60,7 +63,9 @@ def scaled(slices: tuple[slice, slice, slice], unit: tuple[int, int, int]) -> tu
     return tuple(slice(part.start * size, part.stop * size) for part, size in zip(slices, unit))
 
 
-def make_windows(area: tuple[int, int, int], size: tuple[int, int, int], margin: tuple[int, int, int]) -> list[Window]:
+def make_windows(
+    area: tuple[int, int, int], size: tuple[int, int, int], margin: tuple[int, int, int], extent: int = 0
+) -> list[Window]:
     """
     Cut an area into windows.
 
@@ -68,17 +73,28 @@ def make_windows(area: tuple[int, int, int], size: tuple[int, int, int], margin:
         area (`tuple[int, int, int]`): Coarsest units of the area along time, y and x.
         size (`tuple[int, int, int]`): Those of a core, at most.
         margin (`tuple[int, int, int]`): Those around it.
+        extent (`int`, defaults to 0): Those over which a zone reaches beyond the one it begins in, along y and x.
     """
     starts = [range(0, whole, step) for whole, step in zip(area, size)]
     windows = []
     for corner in product(*starts):
         core = tuple(slice(start, min(start + step, whole)) for start, step, whole in zip(corner, size, area))
-        outer = tuple(
-            slice(max(0, part.start - around), min(whole, part.stop + around))
-            for part, around, whole in zip(core, margin, area)
-        )
-        windows.append(Window(core, outer))
+        whole = _widened(core, (0, extent, extent), area)
+        windows.append(Window(core, whole, _widened(whole, margin, area)))
     return windows
+
+
+def _widened(part, margin, area) -> tuple[slice, slice, slice]:
+    return tuple(
+        slice(max(0, axis.start - around), min(size, axis.stop + around))
+        for axis, around, size in zip(part, margin, area)
+    )
+
+
+def extent_of_zones(labels: np.ndarray, side: int) -> int:
+    """How many squares of `side` cells after its first the widest zone of a raster (H, W) reaches, along y or x."""
+    boxes = find_objects(np.unique(labels, return_inverse=True)[1].reshape(labels.shape) + 1)
+    return max((axis.stop - 1) // side - axis.start // side for box in boxes for axis in box)
 
 
 def noise_of_place(
@@ -135,6 +151,10 @@ class CityGenerator:
         self.unit = (self.hierarchy.temporal_factors[0], *(2 * [self.hierarchy.spatial_factors[0]]))
         self.area = tuple(whole // part for whole, part in zip(self.shapes[-1], self.unit))
         self.folder = self.output.with_name(f".{self.output.name}.partial")
+        self.extent = 0
+        if self.hierarchy.zone_layers:
+            zones = self._zones(tuple(slice(0, count) for count in self.area))
+            self.extent = max(extent_of_zones(zones[name][0].numpy(), self.unit[1]) for name in zones)
 
     def _check(self):
         """Refuse arguments that no run could honour, before work starts."""
@@ -236,18 +256,23 @@ class CityGenerator:
         """The windows of a stage, with the margin that its network needs."""
         margin = self.pipe.unet.reach(stage)
         if self.window is not None:
-            return make_windows(self.area, self.window, margin)
+            return make_windows(self.area, self.window, margin, self.extent)
         # As large in all stages: a coarse one has few values itself, but reads the context of the finest cells.
         units = VALUES_PER_WINDOW // (prod(self.unit) * len(self.pipe.traffic_processor.channels))
         days = min(self.area[0], LONGEST_WINDOW)
         side = max(SMALLEST_SIDE, int((units / days) ** 0.5))
-        return make_windows(self.area, (days, side, side), margin)
+        return make_windows(self.area, (days, side, side), margin, self.extent)
 
     def _state_unit(self, stage: int) -> tuple[int, int, int]:
         """Steps, rows and columns of a stage's state in a coarsest unit."""
         level = self.hierarchy.levels[stage]
-        side = self.unit[1] // level.spatial_factor
+        side = self.unit[1] // level.raster_factor
         return self.unit[0] // level.temporal_factor, side, side
+
+    def _field_unit(self, stage: int) -> tuple[int, int, int]:
+        """Steps, rows and columns of a stage's field in a coarsest unit."""
+        side = self.unit[1] // self.hierarchy.field_factor(stage)
+        return self.unit[0] // self.hierarchy.levels[stage].temporal_factor, side, side
 
     def _fingerprint(self, windows) -> str:
         """What the result depends on: an interrupted run may only go on with the same."""
@@ -331,6 +356,16 @@ class CityGenerator:
                     dtype="float32",
                     compressors=None,
                 )
+            if self.hierarchy.zone_layers:
+                steps, *sides = (count * size for count, size in zip(self.area, self._field_unit(stage)))
+                chunk = tuple(part.stop for part in scaled(windows[stage][0].core, self._field_unit(stage)))
+                states.create_array(
+                    f"{name}_field",
+                    shape=(levels[name].shape[1], steps, *sides),
+                    chunks=(levels[name].shape[1], *chunk),
+                    dtype="float32",
+                    compressors=None,
+                )
 
     def _write_progress(self, fingerprint: str, done: int):
         content = json.dumps({"fingerprint": fingerprint, "done": done})
@@ -338,42 +373,57 @@ class CityGenerator:
 
     def _begin(self, root, sample: int, stage: int, window: Window):
         """Write z and the noise from which a stage starts, for the core of a window."""
-        name, core = self.hierarchy.names[stage], scaled(window.core, self._state_unit(stage))
-        tensors, hour_of_week = self._tensors(window.core)
-        steps = (window.core[0].stop - window.core[0].start) * self.unit[0]
+        name, unit = self.hierarchy.names[stage], self._state_unit(stage)
+        tensors, hour_of_week = self._tensors(window.whole)
+        steps = (window.whole[0].stop - window.whole[0].start) * self.unit[0]
         forecast = self.pipe.forecast_levels(tensors, steps, hour_of_week)
         coarse = self._coarse(root, sample, stage, window)
         prior = self.pipe.traffic_processor.encode_prior(
-            self.hierarchy, stage, stage, coarse, None if forecast is None else forecast[stage]
+            self.hierarchy, stage, stage, coarse, None if forecast is None else forecast[stage], tensors.zones
         )
         channels = len(self.pipe.traffic_processor.channels)
-        noise = noise_of_place(self.seed, sample, stage, window.core, channels, self._state_unit(stage))
-        place = (0, slice(None), *core)
-        root[STATES][f"{name}_prior"][place] = 0.0 if prior is None else prior[0].cpu().numpy()
-        root[STATES][f"{name}_even"][place] = noise
+        noise = torch.from_numpy(noise_of_place(self.seed, sample, stage, window.whole, channels, unit))[None]
+        noise = self.hierarchy.noise_over_units(noise, stage, tensors.zones)
+        place, inner = (
+            (0, slice(None), *scaled(part, unit)) for part in (window.core, within(window.core, window.whole))
+        )
+        root[STATES][f"{name}_prior"][place] = 0.0 if prior is None else prior[inner].cpu().numpy()
+        root[STATES][f"{name}_even"][place] = noise[inner].numpy()
 
     def _step(self, root, sample, stage: int, place: int, timestep: float, last: bool, window: Window):
         """One call of the network for one window: from one state on disk to the next, or to the finished level."""
         name, states, device = self.hierarchy.names[stage], root[STATES], self.pipe._execution_device
         current, following = (states[f"{name}_{PARITIES[(place + ahead) % 2]}"] for ahead in (0, 1))
         unit = self._state_unit(stage)
-        core, outer, inner = (scaled(part, unit) for part in (window.core, window.outer, window.core_in_outer))
+        parts = (window.core, window.whole, window.outer, within(window.whole, window.outer))
+        core, whole, outer, whole_in_outer = (scaled(part, unit) for part in parts)
+        core_in_whole = within(window.core, window.whole)
 
         def read(array, row, part):
             return torch.from_numpy(array[(slice(row, row + 1), slice(None), *part)]).to(device)
 
+        def cut(values, part):
+            return values[(slice(None), slice(None), *part)]
+
+        zones = self._zones(window.whole)
         state, prior = read(current, 0, outer), read(states[f"{name}_prior"], 0, outer)
-        output = self._predict(state, timestep, stage, prior, window)
-        inside = (slice(None), slice(None), *inner)
-        earlier = read(current, 1, core) if place > 0 else None
-        self.scheduler.continue_stage(timestep, prior[inside], earlier)
-        result = self.scheduler.step(output[inside], timestep, state[inside])
-        if last:
-            level = self.pipe.physical_level(result.level, self._coarse(root, sample, stage, window), stage)
-            root[name]["traffic"][(sample, slice(None), *core)] = (level[0] * self._volume(stage)).cpu().numpy()
-        else:
+        output = cut(self._predict(state, timestep, stage, prior, window), whole_in_outer)
+        output = self.hierarchy.over_units(output, stage, zones)
+        earlier = read(current, 1, whole) if place > 0 else None
+        self.scheduler.continue_stage(timestep, cut(prior, whole_in_outer), earlier)
+        result = self.scheduler.step(output, timestep, cut(state, whole_in_outer))
+        if not last:
             saved = torch.cat([result.prev_sample, result.pred_original_sample])
-            following[(slice(None), slice(None), *core)] = saved.cpu().numpy()
+            following[(slice(None), slice(None), *core)] = cut(saved, scaled(core_in_whole, unit)).cpu().numpy()
+            return
+        field = self.pipe.physical_level(result.level, self._coarse(root, sample, stage, window), stage, zones=zones)
+        level = self.hierarchy.level_of(field, stage, zones) * self._volume(stage, zones)
+        level = cut(level, scaled(core_in_whole, unit)).float()
+        root[name]["traffic"][(sample, slice(None), *core)] = level[0].cpu().numpy()
+        if self.hierarchy.zone_layers:
+            unit = self._field_unit(stage)
+            field = cut(field, scaled(core_in_whole, unit))
+            states[f"{name}_field"][(slice(None), *scaled(window.core, unit))] = field[0].cpu().numpy()
 
     def _predict(self, state, timestep: float, stage: int, prior, window: Window) -> torch.Tensor:
         unet = self.pipe.unet
@@ -383,22 +433,36 @@ class CityGenerator:
         return unet(state, timestep, stage, prior, embedding, hour_of_week).sample.float()
 
     def _coarse(self, root, sample: int, stage: int, window: Window) -> torch.Tensor | None:
-        """The finished level before a stage, in the core of a window, as physical means."""
+        """The field of the finished level before a stage, in a window without its margin, as physical means."""
         if stage == 0:
             return None
-        core = scaled(window.core, self._state_unit(stage - 1))
-        values = root[self.hierarchy.names[stage - 1]]["traffic"][(sample, slice(None), *core)]
-        return torch.from_numpy(values[None] / self._volume(stage - 1)).to(self.pipe._execution_device)
+        name, whole = self.hierarchy.names[stage - 1], scaled(window.whole, self._field_unit(stage - 1))
+        if self.hierarchy.zone_layers:
+            values = root[STATES][f"{name}_field"][(slice(None), *whole)]
+        else:
+            values = root[name]["traffic"][(sample, slice(None), *whole)] / self._volume(stage - 1, None)
+        return torch.from_numpy(values[None]).to(self.pipe._execution_device)
 
-    def _volume(self, stage: int) -> int:
+    def _volume(self, stage: int, zones) -> int | torch.Tensor:
         """What a mean is multiplied with to be in the units of the store."""
-        level = self.hierarchy.levels[stage]
-        return 1 if self.units == "mean" else level.spatial_factor**2 * level.temporal_factor
+        return 1 if self.units == "mean" else self.hierarchy.volume(stage, zones)
 
     def _context_of(self, part: tuple[slice, slice, slice]) -> xarray.Dataset:
         time, y, x = scaled(part, self.unit)
         sizes = {"hour": time, "y": y, "x": x}
         return self.context.isel({axis: part for axis, part in sizes.items() if axis in self.context.dims}).load()
+
+    def _zones(self, part: tuple[slice, slice, slice]) -> dict[str, torch.Tensor] | None:
+        """The zones of a part."""
+        names = self.pipe.context_processor.zone_layers
+        if not names:
+            return None
+        if missing := [name for name in names if name not in self.context]:
+            raise ValueError(f"`context` has no layer {missing[0]!r}, but a level has these units.")
+        rows, columns = scaled(part, self.unit)[1:]
+        layers = self.context[names].isel(y=rows, x=columns).load()
+        zones = self.pipe.context_processor.zones([layers], (layers.sizes["y"], layers.sizes["x"]))
+        return {name: labels.to(self.pipe._execution_device) for name, labels in zones.items()}
 
     def _tensors(self, part: tuple[slice, slice, slice]):
         """Normalised context of a part, and the hour of the week at which it starts."""

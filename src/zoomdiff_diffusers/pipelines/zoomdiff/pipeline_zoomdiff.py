@@ -70,8 +70,8 @@ class ZoomDiffPipeline(DiffusionPipeline):
     Pipeline that generates mobile traffic at every level of a hierarchy from urban context (ZoomDiff, Sec. IV).
 
     Each stage of the denoising trajectory produces one level. The level is made to sum up exactly to the one before it
-    and, upsampled, is the prior of the next stage. A level with zones lies on the finest grid; every cell has the value
-    of the unit that serves it.
+    and, upsampled, is the prior of the next stage. A level with zones lies on the finest grid; every cell has the
+    value of the unit that serves it.
 
     This pipeline inherits from [`DiffusionPipeline`]. Check the superclass documentation for the generic methods
     implemented for all pipelines (downloading, saving, running on a particular device, etc.).
