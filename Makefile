@@ -13,7 +13,7 @@ PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: .venv/.installed  ## Generate a week of traffic at four scales for a simulated city, into outputs/demo
+demo: .venv/.installed  ## Generate a week of traffic at four scales for central Helsinki, into outputs/demo
 	$(RUN) examples/demo.py --output outputs/demo
 
 space: .venv/.installed  ## Start the page of spaces/zoomdiff on http://127.0.0.1:7860

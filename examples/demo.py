@@ -1,10 +1,11 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
 """
-One week of mobile traffic at four scales for a simulated city, from the weights that ship with the package.
+One week of mobile traffic at four scales for central Helsinki, from the context and the weights in the package.
 
     python examples/demo.py --output outputs/demo
 
-Writes `traffic.nc` (all levels and samples, with coordinates, units and provenance) and `zoom.png`; prints a table.
+Writes `traffic.nc` (all levels and samples, with coordinates, units and provenance), `context.png` (what the model was
+given) and `zoom.png` (what it made of it); prints a table.
 """
 
 import argparse
@@ -16,15 +17,15 @@ from pathlib import Path
 import torch
 
 from zoomdiff_diffusers import ZoomDiffPipeline, bundled_model
-from zoomdiff_diffusers.data.simulated_city import SimulatedCity
-from zoomdiff_diffusers.data.stores import levels_to_datatree, write_netcdf
+from zoomdiff_diffusers.data.demo_city import load_demo_context
+from zoomdiff_diffusers.data.stores import write_netcdf
 from zoomdiff_diffusers.evaluation import cross_level_error
-from zoomdiff_diffusers.evaluation.plots import plot_zoom, save_figure
+from zoomdiff_diffusers.evaluation.plots import plot_context, plot_zoom, save_figure
 
 
 MODEL = "simulated-city"
 START = "2026-03-02T00:00"  # a Monday
-CITY_SEED = 2026  # not among the cities that the model was trained on
+ATTRIBUTION = "context: © OpenStreetMap contributors"
 
 
 class LevelTimer:
@@ -44,21 +45,20 @@ class LevelTimer:
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("outputs/demo"), help="folder for the two files")
+    parser.add_argument("--output", type=Path, default=Path("outputs/demo"), help="folder for the three files")
     parser.add_argument("--model", default=None, help="folder or Hub id (default: the bundled weights)")
-    parser.add_argument("--height", type=int, default=48, help="cells of 50 m from south to north (default: 48)")
-    parser.add_argument("--width", type=int, default=64, help="cells of 50 m from west to east (default: 64)")
     parser.add_argument("--samples", type=int, default=8, help="size of the ensemble (default: 8)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the generated traffic (default: 0)")
     return parser.parse_args()
 
 
-def provenance(arguments, model):
+def provenance(arguments, model, context):
     return {
-        "title": "Generated mobile traffic of a simulated city",
+        "title": "Generated mobile traffic of central Helsinki",
         "source": f"zoomdiff_diffusers {version('zoomdiff_diffusers')}, model {model}",
-        "simulated": "yes: the city is simulated and the traffic is generated; nothing here was measured",
-        "city_seed": CITY_SEED,
+        "comment": "The traffic is generated. Nothing in it was measured, and it is no forecast of the traffic there.",
+        "licence": context.attrs["licence"],
+        "osm_timestamp": context.attrs["osm_timestamp"],
         "seed": arguments.seed,
         "date_created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -81,38 +81,38 @@ def main():
     arguments.output.mkdir(parents=True, exist_ok=True)
     model = arguments.model or f"{MODEL} (bundled)"
     pipe = ZoomDiffPipeline.from_pretrained(arguments.model or bundled_model(MODEL))
-    hierarchy, processor = pipe.hierarchy, pipe.traffic_processor
-    hierarchy.shapes(168, arguments.height, arguments.width)  # refuses sizes that do not fit
-    city = SimulatedCity(arguments.height, arguments.width, seed=CITY_SEED)
+    hierarchy, unit = pipe.hierarchy, pipe.traffic_processor.units[0]
+    context = load_demo_context()
 
     side = hierarchy.config.cell_size / 1000
     print(
-        f"Simulated city of {arguments.height * side:g} x {arguments.width * side:g} km: "
-        f"one week, {arguments.samples} samples, model {model}"
+        f"Central Helsinki, {context.sizes['y'] * side:g} x {context.sizes['x'] * side:g} km: one week,"
+        f" {arguments.samples} samples, model {model}"
     )
     timer = LevelTimer(hierarchy)
-    levels = pipe(
-        city.context,
+    tree = pipe(
+        context,
         start=START,
         num_samples_per_context=arguments.samples,
         generator=torch.Generator().manual_seed(arguments.seed),
         callback_on_step_end=timer,
+        output_type="xarray",
     ).levels
+    tree.attrs |= provenance(arguments, model, context)
+    levels = {name: tree[name]["traffic"].values for name in hierarchy.names}
 
-    attrs = provenance(arguments, model)
-    tree = levels_to_datatree(levels, hierarchy, START, processor.channels, processor.units, "mean", attrs=attrs)
     write_netcdf(tree, arguments.output / "traffic.nc")
-    figure = plot_zoom(
-        {name: values[:, 0] for name, values in levels.items()},
-        hierarchy,
-        start=START,
-        unit=processor.units[0],
-        title="One generated week of mobile traffic, from base stations to 50 m (simulated city)",
-    )
+    title = f"Central Helsinki: what the model is given ({ATTRIBUTION})"
+    figure = plot_context(context, pipe.context_processor.layers, hierarchy, title=title)
+    save_figure(figure, arguments.output / "context.png")
+    title = f"Central Helsinki: one generated week of mobile traffic, not measured ({ATTRIBUTION})"
+    one_channel = {name: values[:, 0] for name, values in levels.items()}
+    figure = plot_zoom(one_channel, hierarchy, start=START, unit=unit, title=title)
     save_figure(figure, arguments.output / "zoom.png")
-    print_table(levels, hierarchy, processor.units[0], timer.seconds)
+    print_table(levels, hierarchy, unit, timer.seconds)
     print(f"\n{arguments.output / 'traffic.nc'}: all levels and samples, with coordinates and units")
-    print(f"{arguments.output / 'zoom.png'}: the picture")
+    print(f"{arguments.output / 'context.png'}: land use, buildings, residents and points of interest")
+    print(f"{arguments.output / 'zoom.png'}: the traffic")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from matplotlib.image import imread
 from support.tiny import tiny_unet
 
 from zoomdiff_diffusers import ContextProcessor, DRDMScheduler, Hierarchy, TrafficProcessor, ZoomDiffPipeline
+from zoomdiff_diffusers.data.demo_city import load_demo_context
 from zoomdiff_diffusers.data.simulated_city import SIMULATED_LAYERS, SimulatedCity
 
 
@@ -19,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """The demo as it is run by `make demo`, with a network of random weights and a small city."""
+    """The demo as it is run by `make demo`, with a network of random weights."""
     folder = tmp_path_factory.mktemp("demo")
     city = SimulatedCity(16, 16, seed=0)
     context_processor = ContextProcessor(SIMULATED_LAYERS).fit([city.context])
@@ -31,8 +32,8 @@ def demo(tmp_path_factory):
         context_processor=context_processor,
     )
     pipe.save_pretrained(folder / "model")
-    sizes = ["--height", "16", "--width", "24", "--samples", "3"]
-    command = [sys.executable, str(ROOT / "examples" / "demo.py"), "--model", str(folder / "model"), *sizes]
+    options = ["--model", str(folder / "model"), "--samples", "3"]
+    command = [sys.executable, str(ROOT / "examples" / "demo.py"), *options]
     done = subprocess.run([*command, "--output", str(folder / "out")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder / "out", done
@@ -57,17 +58,22 @@ def test_the_table_shows_equal_totals_and_exact_sums(demo):
 
 def test_the_store_has_all_levels_with_coordinates_and_provenance(demo):
     folder, _ = demo
-    assert sorted(path.name for path in folder.iterdir()) == ["traffic.nc", "zoom.png"]
+    assert sorted(path.name for path in folder.iterdir()) == ["context.png", "traffic.nc", "zoom.png"]
+    context = load_demo_context()
     with xr.open_datatree(folder / "traffic.nc", engine="netcdf4") as tree:
-        assert {"source", "seed", "simulated", "date_created"} <= set(tree.attrs)
+        assert {"source", "seed", "comment", "date_created"} <= set(tree.attrs)
+        assert "© OpenStreetMap contributors" in tree.attrs["licence"]
         shapes = [tree[name]["traffic"].shape for name in Hierarchy().names]
-        assert shapes == [(3, 1, *shape) for shape in Hierarchy().shapes(168, 16, 24)]
+        assert shapes == [(3, 1, *shape) for shape in Hierarchy().shapes(168, 32, 16)]
         finest = tree["grid_50m"]["traffic"]
         assert finest.attrs["units"] == "MB" and float(finest.min()) >= 0
-        assert finest.time.dt.dayofweek.values[0] == 0 and finest.x.values[0] == 25.0
+        assert finest.time.dt.dayofweek.values[0] == 0
+        for axis in ("y", "x"):
+            np.testing.assert_array_equal(finest[axis], context[axis])
 
 
-def test_the_picture_is_not_empty(demo):
+@pytest.mark.parametrize("name", ["context.png", "zoom.png"])
+def test_the_pictures_are_not_empty(demo, name):
     folder, _ = demo
-    picture = imread(folder / "zoom.png")
+    picture = imread(folder / name)
     assert picture.shape[1] > 1000 and np.unique(picture[..., :3].reshape(-1, 3), axis=0).shape[0] > 200

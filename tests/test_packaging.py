@@ -101,9 +101,11 @@ def test_the_wheel_holds_the_package_and_nothing_else(built):
         names = archive.namelist()
     files = {name for name in names if ".dist-info/" not in name}
     assert files == package_files()
-    weights = {name for name in files if "/bundled/" in name}
+    weights = {name for name in files if "/bundled/simulated-city/" in name}
+    city = {name for name in files if "/bundled/helsinki/" in name}
     assert any(name.endswith("simulated-city/model_index.json") for name in weights)
-    kinds = {Path(name).suffix for name in files - weights}
+    assert {Path(name).name for name in city} == {"README.md", "boundary.geojson", "context.nc"}
+    kinds = {Path(name).suffix for name in files - weights - city}
     assert kinds <= {".py", ".md", ".jinja", ".html"}
     assert {Path(name).suffix for name in weights} == {".json", ".safetensors", ".md"}
     metadata = {name.partition(".dist-info/")[2] for name in names if ".dist-info/" in name}
@@ -131,11 +133,12 @@ import sys
 import torch
 import zoomdiff_diffusers.evaluation
 from zoomdiff_diffusers import ZoomDiffPipeline, bundled_model
-from zoomdiff_diffusers.data.simulated_city import simulate_context
+from zoomdiff_diffusers.data.demo_city import load_demo_context
 
 pipe = ZoomDiffPipeline.from_pretrained(bundled_model("simulated-city"))
-context = simulate_context(height=8, width=16, seed=0)
-levels = pipe(context, num_inference_steps=4, generator=torch.Generator().manual_seed(0)).levels
+context = load_demo_context()
+levels = pipe(context, num_hours=24, num_inference_steps=4, generator=torch.Generator().manual_seed(0)).levels
+assert levels["grid_50m"].shape == (1, 1, 24, 32, 16)
 assert levels["grid_50m"].min() >= 0
 print(json.dumps({"levels": list(levels), "file": zoomdiff_diffusers.__file__, "modules": sorted(sys.modules)}))
 """

@@ -1,10 +1,12 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
 import numpy as np
 import pytest
+import xarray
 from matplotlib.image import imread
 
 from zoomdiff_diffusers.evaluation.plots import (
     plot_calibration,
+    plot_context,
     plot_decomposition,
     plot_levels,
     plot_series,
@@ -54,6 +56,42 @@ def test_the_series_are_those_of_the_chosen_place(levels):
     assert len(lines) == 4
     expected = levels["cell"][2, :, 2, 5]
     np.testing.assert_array_equal(lines[1].get_ydata()[:-1], expected)
+
+
+def test_a_context_is_shown_with_its_north_up_and_its_classes_named(tmp_path):
+    random = np.random.default_rng(0)
+    layers = [
+        {"name": "ground", "kind": "categorical", "classes": ["water", "meadow", "street"]},
+        {"name": "shares", "kind": "categorical", "classes": ["park", "office"]},
+        {"name": "poi", "kind": "count", "channels": ["food", "shop"]},
+        {"name": "absent", "kind": "continuous", "channels": ["x"]},
+        {"name": "people", "kind": "temporal", "channels": ["people"]},
+    ]
+    office = random.random((8, 16))
+    context = xarray.Dataset(
+        {
+            "ground": (("y", "x"), random.choice([0, 2], (8, 16))),
+            "shares": (("class", "y", "x"), np.stack([1 - office, office])),
+            "poi": (("category", "y", "x"), random.poisson(2.0, (2, 8, 16)), {"units": "1"}),
+            "people": (("hour", "y", "x"), random.random((24, 8, 16)), {"units": "persons"}),
+        },
+        coords={"y": 25.0 + 50 * np.arange(8)},
+    )
+    figure = plot_context(context, layers, Hierarchy(), title="A place")
+    axes = [axes for axes in figure.axes if axes.get_title()]
+    assert [each.get_title() for each in axes] == ["ground", "shares", "poi", "people, mean (persons)"]
+    expected = [context["ground"], office > 0.5, context["poi"].sum("category"), context["people"].mean("hour")]
+    for each, values in zip(axes, expected):
+        np.testing.assert_allclose(each.images[0].get_array(), values)
+        assert each.images[0].get_extent() == pytest.approx([0, 0.8, 0, 0.4])
+    assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["water", "street"]
+    turned = plot_context(context.isel(y=slice(None, None, -1)), layers, Hierarchy())
+    for each, other in zip(images(figure), images(turned)):
+        np.testing.assert_array_equal(each.get_array(), other.get_array())
+    save_figure(figure, tmp_path / "context.png", dpi=30)
+    assert imread(tmp_path / "context.png").std() > 0.05
+    with pytest.raises(ValueError, match="`context` has none of the layers"):
+        plot_context({"traffic": office}, layers, Hierarchy())
 
 
 def test_levels_need_their_four_axes(levels):

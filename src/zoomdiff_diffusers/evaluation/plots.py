@@ -6,12 +6,13 @@ import uuid
 from pathlib import Path
 
 import numpy as np
-from matplotlib.colors import Normalize, PowerNorm
+from matplotlib.colors import ListedColormap, Normalize, PowerNorm
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, DateFormatter, DayLocator, HourLocator
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation
 
 
 COLOURS = "viridis"  # perceptually uniform, and readable with any colour vision
@@ -20,6 +21,12 @@ TRUTH, UNKNOWN = "black", "0.85"
 # Okabe & Ito: distinct with any colour vision. The line styles say the same to those who print in black and white.
 LEVEL_COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"]
 LEVEL_MARKS = ["o", "s", "^", "D", "v", "P"]
+CLASS_COLOURS = {
+    "vegetation": "#b7d79a", "water": "#7fb2e5", "built": "#c9bfb5", "street": "#f5f0e6", "arterial": "#f2c14e",
+    "motorway": "#e07a3f", "railway": "#555555", "none": "#f2f2f2", "residential": "#e8b7a5", "office": "#6f86c9",
+    "retail": "#d1495b", "industrial": "#a58bb5", "education": "#f2d16b", "health": "#ef8fb0", "leisure": "#58b5a8",
+    "park": "#8cc06d", "transport": "#8a8a8a",
+}  # fmt: skip
 
 
 def plot_zoom(
@@ -79,6 +86,60 @@ def plot_zoom(
     figure.legend(handles, labels, loc="outside lower center", ncols=len(handles), frameon=False)
     if title:
         figure.suptitle(title, fontsize=15)
+    return figure
+
+
+def plot_context(context, layers, hierarchy, title=None):
+    """
+    The layers of a context in one picture, a map each: classes, sums over the channels, means over the hours.
+
+    Args:
+        context (`Mapping` or `xarray.Dataset`): Raw layers by name, on one grid; some may be absent.
+        layers (`list[dict]`): Their schema, as of [`ContextProcessor`].
+        hierarchy (`Hierarchy`): Gives the side of a cell.
+        title (`str`, *optional*): Title of the figure.
+
+    Returns:
+        `matplotlib.figure.Figure`: not yet saved, see [`save_figure`].
+
+    Raises:
+        ValueError: If the context has none of the layers.
+    """
+    present = [layer for layer in layers if layer["name"] in context]
+    if not present:
+        raise ValueError(f"`context` has none of the layers {[layer['name'] for layer in layers]}.")
+    height, width = np.shape(context[present[0]["name"]])[-2:]
+    side = hierarchy.config.cell_size / 1000
+    map_height, legend = 2.9 * min(height / width, 1.6), 1.1  # inches, at a column width of about 2.9
+    size = 3.6 * len(present), map_height + 1.2 + legend
+    figure = Figure(figsize=size, layout="constrained", facecolor="white")
+    figure.get_layout_engine().set(rect=(0.0, legend / size[1], 1.0, 1.0 - legend / size[1]))
+    grid = figure.subplots(1, len(present), squeeze=False)[0]
+    for axes, layer in zip(grid, present):
+        values = np.asarray(context[layer["name"]])
+        # Rows of a dataset may run from north to south.
+        if "y" in getattr(context, "coords", {}) and context["y"][0] > context["y"][-1]:
+            values = values[..., ::-1, :]
+        options = {"origin": "lower", "extent": (0, width * side, 0, height * side), "interpolation": "nearest"}
+        name = layer["name"].replace("_", " ")
+        if layer["kind"] == "categorical":
+            _draw_classes(axes, values, layer["classes"], options)
+        else:
+            if layer["kind"] == "temporal":
+                values, name = values.mean(axis=-3), f"{name}, mean"
+            values = values.reshape(-1, height, width).sum(axis=0)
+            top = float(np.quantile(values, 0.995)) or float(values.max()) or 1.0
+            image = axes.imshow(values, cmap=COLOURS, norm=PowerNorm(0.5, vmin=0.0, vmax=top), **options)
+            bar = figure.colorbar(image, cax=axes.inset_axes([1.03, 0.0, 0.05, 1.0]), extend="max")
+            bar.locator = MaxNLocator(5)
+            bar.update_ticks()
+            unit = getattr(context[layer["name"]], "attrs", {}).get("units", "1")
+            name += "" if unit == "1" else f" ({unit})"
+        axes.set_title(name, fontsize=12)
+        axes.set_xlabel("km")
+    grid[0].set_ylabel("km")
+    if title:
+        figure.suptitle(title, fontsize=14)
     return figure
 
 
@@ -146,7 +207,7 @@ def plot_series(generated, truth, hierarchy, places, start=None, unit="", channe
     grid = figure.subplots(len(hierarchy), len(places), squeeze=False)
     for row, level in zip(grid, hierarchy.levels):
         for axes, place in zip(row, places.values()):
-            here = tuple(index // level.spatial_factor for index in place)
+            here = tuple(index // level.raster_factor for index in place)
             samples, observed = generated[level.name][:, :, *here], truth[level.name][:, *here]
             edges = _edges(len(observed), level.temporal_factor * hierarchy.config.time_step, start)
             low, high = np.quantile(samples, [0.1, 0.9], axis=0)
@@ -318,32 +379,46 @@ def _as_means(levels, hierarchy, units):
 def _busy_place(coarse, coarse_level, finest, finest_level):
     """The finest cell with the highest peaks inside the busiest coarse unit."""
     row, column = np.unravel_index(coarse.sum(axis=(0, 1)).argmax(), coarse.shape[-2:])
-    factor = coarse_level.spatial_factor // finest_level.spatial_factor
+    factor = coarse_level.raster_factor // finest_level.raster_factor
     rows, columns = slice(row * factor, (row + 1) * factor), slice(column * factor, (column + 1) * factor)
     peaks = np.quantile(finest[:, :, rows, columns], 0.95, axis=(0, 1))
     inner_row, inner_column = np.unravel_index(peaks.argmax(), peaks.shape)
-    factor = finest_level.spatial_factor
-    return (int(row * coarse_level.spatial_factor + inner_row * factor),
-            int(column * coarse_level.spatial_factor + inner_column * factor))  # fmt: skip
+    factor = finest_level.raster_factor
+    return (int(row * coarse_level.raster_factor + inner_row * factor),
+            int(column * coarse_level.raster_factor + inner_column * factor))  # fmt: skip
 
 
 def _draw_map(axes, values, level, hierarchy, norm):
-    height, width = (size * level.spatial_factor * hierarchy.config.cell_size / 1000 for size in values.shape)
+    height, width = (size * level.raster_factor * hierarchy.config.cell_size / 1000 for size in values.shape)
     axes.set_facecolor(UNKNOWN)
     axes.set_xlabel("km")
     extent = (0, width, 0, height)
     return axes.imshow(values, norm=norm, cmap=COLOURS, origin="lower", extent=extent, interpolation="nearest")
 
 
+def _draw_classes(axes, values, classes, options):
+    """Codes (H, W), or the shares of the classes (n, H, W), of which the largest counts; a legend of those there."""
+    codes = values if values.ndim == 2 else values.argmax(axis=0)
+    spare = {name: LEVEL_COLOURS[code % len(LEVEL_COLOURS)] for code, name in enumerate(classes)}
+    colours = [CLASS_COLOURS.get(name, spare[name]) for name in classes]
+    axes.imshow(codes, cmap=ListedColormap(colours), vmin=-0.5, vmax=len(classes) - 0.5, **options)
+    found = [Rectangle((0, 0), 1, 1, facecolor=colours[code], edgecolor="0.6") for code in np.unique(codes)]
+    names = [classes[code] for code in np.unique(codes)]
+    below = axes.transAxes + ScaledTranslation(0.0, -0.42, axes.figure.dpi_scale_trans)  # inches: under the label
+    legend = axes.legend(found, names, ncols=2, frameon=False, fontsize=9, loc="upper center",
+                         bbox_to_anchor=(0.5, 0.0), bbox_transform=below)  # fmt: skip
+    legend.set_in_layout(False)
+
+
 def _mark_place(axes, level, hierarchy, place):
-    size = level.spatial_factor * hierarchy.config.cell_size / 1000
-    corner = [index // level.spatial_factor * size for index in place]
+    size = level.raster_factor * hierarchy.config.cell_size / 1000
+    corner = [index // level.raster_factor * size for index in place]
     axes.add_patch(Rectangle(corner[::-1], size, size, fill=False, edgecolor="white", linewidth=3.0))
     axes.add_patch(Rectangle(corner[::-1], size, size, fill=False, edgecolor=MARK, linewidth=1.6))
 
 
 def _draw_series(axes, values, level, hierarchy, hour, place, sample, start):
-    unit_series = values[:, :, place[0] // level.spatial_factor, place[1] // level.spatial_factor]
+    unit_series = values[:, :, place[0] // level.raster_factor, place[1] // level.raster_factor]
     edges = _edges(unit_series.shape[1], level.temporal_factor * hierarchy.config.time_step, start)
     low, high = np.quantile(unit_series, [0.1, 0.9], axis=0)
     # A step outline needs the last value twice.
@@ -400,7 +475,7 @@ def _share_axes(maps, series, unit, channel, hierarchy):
 
 def _describe(level, hierarchy, hour, start):
     """For example "cell: 200 m, 4 h" and below it the interval on the map, "Thu 12:00 to 16:00"."""
-    metres = level.spatial_factor * hierarchy.config.cell_size
+    unit = f"by {level.zones}" if level.zones else f"{level.spatial_factor * hierarchy.config.cell_size:g} m"
     hours = level.temporal_factor * hierarchy.config.time_step
     first = hour // level.temporal_factor * hours
     if start is None:
@@ -409,8 +484,8 @@ def _describe(level, hierarchy, hour, start):
         moment = (np.datetime64(start, "s") + np.timedelta64(round(first * 3600), "s")).item()
         day, clock = f"{moment:%a}", moment.hour + moment.minute / 60
     if hours >= 24:
-        return f"{level.name}: {metres:g} m, {hours / 24:g} day{'s' if hours > 24 else ''}\nfrom {day} {_clock(clock)}"
-    return f"{level.name}: {metres:g} m, {hours:g} h\n{day} {_clock(clock)} to {_clock(clock + hours)}"
+        return f"{level.name}: {unit}, {hours / 24:g} day{'s' if hours > 24 else ''}\nfrom {day} {_clock(clock)}"
+    return f"{level.name}: {unit}, {hours:g} h\n{day} {_clock(clock)} to {_clock(clock + hours)}"
 
 
 def _clock(hours):
