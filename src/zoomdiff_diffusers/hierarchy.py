@@ -12,7 +12,7 @@ from diffusers.configuration_utils import register_to_config
 from .configuration import ConfigurableComponent
 
 
-BLOCK_AXES = (-5, -3, -1)  # the children of one coarse unit, after `_blocks`
+BLOCK_AXES = (-5, -3, -1)  # the children of one coarse unit, after `split_blocks`
 
 
 @dataclass(frozen=True)
@@ -214,12 +214,12 @@ class Hierarchy(ConfigurableComponent):
             self.raster_factors[source],
         )
         if self.levels[target].zones and target != source:
-            on_cells = _repeat(_blocks(tensor.double(), (in_time, 1)).mean(BLOCK_AXES), (1, factor))
+            on_cells = repeat_blocks(split_blocks(tensor.double(), (in_time, 1)).mean(BLOCK_AXES), (1, factor))
             result = self._over_zones(on_cells, target, zones)
             if reduction == "sum":
                 result = result * (self.volume(target, zones) / self.levels[source].temporal_factor / factor**2)
             return _like(values, result)
-        blocks = _blocks(tensor.double(), (in_time, self.raster_factors[target] // factor))
+        blocks = split_blocks(tensor.double(), (in_time, self.raster_factors[target] // factor))
         return _like(values, blocks.mean(BLOCK_AXES) if reduction == "mean" else blocks.sum(BLOCK_AXES))
 
     def upsample(self, values, source: str | int, target: str | int, field: bool = False):
@@ -233,7 +233,7 @@ class Hierarchy(ConfigurableComponent):
         if target < source:
             raise ValueError(f"`target` must not be coarser than `source`, but is {self.names[target]!r}.")
         factor = self.field_factor(source) if field else self.raster_factors[source]
-        repeated = _repeat(torch.as_tensor(values), (self._time_ratio(source, target), 1))
+        repeated = repeat_blocks(torch.as_tensor(values), (self._time_ratio(source, target), 1))
         return _like(values, _resized(repeated, factor, self.raster_factors[target]))
 
     def pyramid(self, finest, zones=None) -> list:
@@ -275,21 +275,21 @@ class Hierarchy(ConfigurableComponent):
         if factor == self.raster_factors[level] and not self.levels[level].zones and level - 1 < self._first_zone():
             # Parents are squares: their children are blocks.
             in_space = self.field_factor(level - 1) // factor
-            total, count = (_blocks(tensor, (in_time, in_space)).sum(BLOCK_AXES) for tensor in (fine, exists))
+            total, count = (split_blocks(tensor, (in_time, in_space)).sum(BLOCK_AXES) for tensor in (fine, exists))
             size, ratios = in_time * in_space**2, (in_time, in_space)
         else:
             parent = _resized(parent, self.field_factor(level - 1), factor)
             labels = self._parts(level - 1, fine.shape[-2:], zones)
-            totals = (_blocks(tensor, (in_time, 1)).sum(BLOCK_AXES) for tensor in (fine, exists))
-            total, count = (_sum_over(tensor, labels) for tensor in totals)
-            size, ratios = in_time * _sum_over(torch.ones_like(fine[..., :1, :, :]), labels), (in_time, 1)
+            totals = (split_blocks(tensor, (in_time, 1)).sum(BLOCK_AXES) for tensor in (fine, exists))
+            total, count = (sum_over(tensor, labels) for tensor in totals)
+            size, ratios = in_time * sum_over(torch.ones_like(fine[..., :1, :, :]), labels), (in_time, 1)
         if parent.shape != total.shape:
             raise ValueError(f"`coarse` must have the shape {tuple(total.shape)}, but has {tuple(parent.shape)}.")
         if bool(((count == 0) & (parent > 0)).any()):
             raise ValueError("`mask` must leave a child to every positive unit of `coarse`.")
-        share = torch.where(_repeat(total > 0, ratios), fine, exists)
+        share = torch.where(repeat_blocks(total > 0, ratios), fine, exists)
         weight = torch.where(total > 0, total, count.clamp(min=1))
-        return _like(values, share / _repeat(weight, ratios) * _repeat(parent * size, ratios))
+        return _like(values, share / repeat_blocks(weight, ratios) * repeat_blocks(parent * size, ratios))
 
     def field_of(self, values, level: str | int):
         """A field with the given level (..., T, H, W): even within each unit."""
@@ -315,8 +315,8 @@ class Hierarchy(ConfigurableComponent):
         if not self.levels[level].zones:
             return noise
         labels = self._labels(level, zones)
-        cells = _sum_over(torch.ones_like(noise[..., :1, :, :]), labels)
-        return _sum_over(noise, labels) / cells.sqrt()
+        cells = sum_over(torch.ones_like(noise[..., :1, :, :]), labels)
+        return sum_over(noise, labels) / cells.sqrt()
 
     def volume(self, level: str | int, zones=None) -> int | torch.Tensor:
         """
@@ -329,7 +329,7 @@ class Hierarchy(ConfigurableComponent):
             return self.levels[level].spatial_factor ** 2 * temporal_factor
         labels = self._labels(level, zones)
         ones = torch.ones(len(labels), 1, 1, *labels.shape[-2:], dtype=torch.float64, device=labels.device)
-        return _sum_over(ones, labels) * temporal_factor
+        return sum_over(ones, labels) * temporal_factor
 
     def _first_zone(self) -> int:
         """Position of the first level with zones."""
@@ -346,7 +346,7 @@ class Hierarchy(ConfigurableComponent):
 
     def _over_zones(self, values: torch.Tensor, level: int, zones) -> torch.Tensor:
         labels = self._labels(level, zones)
-        return _sum_over(values, labels) / _sum_over(torch.ones_like(values[..., :1, :, :]), labels)
+        return sum_over(values, labels) / sum_over(torch.ones_like(values[..., :1, :, :]), labels)
 
     def _parts(self, level: int, size: tuple[int, int], zones) -> torch.Tensor:
         """(B, H, W) numbers of the common parts of the units of all levels up to `level`, on the finest grid."""
@@ -382,7 +382,8 @@ def _as_dict(level: Level) -> dict:
     return {name: value for name, value in asdict(level).items() if value is not None}
 
 
-def _blocks(tensor: torch.Tensor, ratios: tuple[int, int]) -> torch.Tensor:
+def split_blocks(tensor: torch.Tensor, ratios: tuple[int, int]) -> torch.Tensor:
+    """(..., T, H, W) with axes of their own, `BLOCK_AXES`, for the `ratios` (time, space) of children in a unit."""
     *batch, time, height, width = tensor.shape
     in_time, in_space = ratios
     if time % in_time or height % in_space or width % in_space:
@@ -394,7 +395,8 @@ def _blocks(tensor: torch.Tensor, ratios: tuple[int, int]) -> torch.Tensor:
     return tensor.reshape(*batch, *sizes)
 
 
-def _repeat(tensor: torch.Tensor, ratios: tuple[int, int]) -> torch.Tensor:
+def repeat_blocks(tensor: torch.Tensor, ratios: tuple[int, int]) -> torch.Tensor:
+    """(..., T, H, W) with every unit repeated for its children."""
     *batch, time, height, width = tensor.shape
     in_time, in_space = ratios
     expanded = tensor.reshape(*batch, time, 1, height, 1, width, 1)
@@ -405,11 +407,11 @@ def _repeat(tensor: torch.Tensor, ratios: tuple[int, int]) -> torch.Tensor:
 def _resized(tensor: torch.Tensor, factor: int, target: int) -> torch.Tensor:
     """From elements of `factor` finest cells along each side to elements of `target`: repeated, or their mean."""
     if factor >= target:
-        return tensor if factor == target else _repeat(tensor, (1, factor // target))
-    return _blocks(tensor, (1, target // factor)).mean(BLOCK_AXES)
+        return tensor if factor == target else repeat_blocks(tensor, (1, factor // target))
+    return split_blocks(tensor, (1, target // factor)).mean(BLOCK_AXES)
 
 
-def _sum_over(values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def sum_over(values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """At every cell of `values` (B, ..., H, W) the sum over the cells with its label; `labels` are (B or 1, H, W)."""
     batch, *inner, height, width = values.shape
     if labels.shape[-2:] != (height, width) or len(labels) not in (1, batch):

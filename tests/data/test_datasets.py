@@ -15,6 +15,7 @@ from zoomdiff_diffusers.data.datasets import (
     smooth_context,
     smoothed_layers,
 )
+from zoomdiff_diffusers.data.simulated_city import SIMULATED_LAYERS
 from zoomdiff_diffusers.processors import ContextProcessor
 from zoomdiff_diffusers.training.arguments import DataArguments
 
@@ -240,3 +241,16 @@ def test_parquet_without_a_column_is_refused(arrays, tmp_path):
     datasets.Dataset.from_dict({"traffic": arrays["traffic"].tolist()}).to_parquet(tmp_path / "train.parquet")
     with pytest.raises(ValueError, match="no column"):
         parquet_areas(str(tmp_path), ["traffic"], ["poi"], "valid", 0)
+
+
+def test_windows_of_several_lengths():
+    areas = simulated_areas(2, 16, 24, 1, 0, ["default"], hours=4 * 24)
+    processor = ContextProcessor(SIMULATED_LAYERS).fit([area.context for area in areas])
+    windows = TrafficWindows(areas, processor, (24, 8, 8), seed=3, longest=72)
+    batches = [windows.draw_batch(step, 4, [0, 1, 2, 3]) for step in range(20)]
+    assert {batch["traffic"].shape for batch in batches} == {(4, 1, length, 8, 8) for length in (24, 48, 72)}
+    assert all(batch["temporal"].shape[2] == batch["traffic"].shape[2] for batch in batches)
+    part = windows.draw_batch(7, 4, [1, 3])  # as one of several processes has it
+    assert torch.equal(part["traffic"], batches[7]["traffic"][[1, 3]])
+    with pytest.raises(ValueError, match="smaller than a window"):
+        TrafficWindows(areas, processor, (24, 8, 8), longest=120)

@@ -210,7 +210,7 @@ def test_the_code_in_the_cards_runs(pushed):
 def test_a_model_trained_on_simulated_cities_says_so(hub, commands):
     metadata, text = card_of(hub.repository("org/city").files())
     assert "simulated" in metadata["tags"] and "license" not in metadata
-    assert "Trained on simulated data" in text and "| simulated cities | 40 of 96 x 96 cells, 2 week(s) each |" in text
+    assert "Trained on simulated data" in text and "| simulated cities | 40 of 96 x 96 cells, 2 x 168 h each |" in text
     assert "- Weights: not stated" in text and "on at most 9 windows that were held out; 8 samples each." in text
     assert "| `bs` | 11.02 | 16.92 | 21.41 | 25.84 | 0.9746 |" in text
     assert len(hub.repository("org/city").files()["zoom.png"].content) < 200_000

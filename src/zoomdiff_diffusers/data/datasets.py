@@ -111,11 +111,12 @@ def simulated_areas(
     weeks: int,
     first_seed: int,
     cultures: list[str],
+    hours: int = 168,
     with_zones: bool = False,
 ) -> list[TrafficArea]:
     """
-    `weeks` independent weeks of each of `count` simulated cities with seeds `first_seed`, `first_seed + 1`, ...; with
-    the layers of [`simulate_zones`], if these are wanted.
+    `weeks` independent periods of `hours` of each of `count` simulated cities with seeds `first_seed`, `first_seed +
+    1`, ...; with the layers of [`simulate_zones`], if these are wanted.
     """
     from .simulated_city import SimulatedCity
 
@@ -123,8 +124,8 @@ def simulated_areas(
     for index in range(count):
         seed, culture = first_seed + index, cultures[index % len(cultures)]
         city = SimulatedCity(height, width, seed, culture)
-        traffic = np.asarray(city.sample_traffic(weeks, seed=seed))
-        context = city.context | (simulate_zones(city.context, seed) if with_zones else {})
+        traffic = np.asarray(city.sample_traffic(weeks, hours, seed=seed))
+        context = city.context_for(hours) | (simulate_zones(city.context, seed) if with_zones else {})
         areas += [make_area(f"simulated city {seed}, week {week}", traffic[week], context) for week in range(weeks)]
     return areas
 
@@ -326,6 +327,7 @@ class TrafficWindows(torch.utils.data.Dataset):
         alignment (`int`, defaults to 1): Random places are multiples of this many cells.
         flips (`bool`, defaults to `True`): Flip windows at random; transpose square ones.
         seed (`int`, defaults to 0): Seed of order, places and flips.
+        longest (`int`, *optional*): Time steps of the longest windows to `draw`: a multiple of those of `size`.
     """
 
     def __init__(
@@ -338,15 +340,16 @@ class TrafficWindows(torch.utils.data.Dataset):
         alignment: int = 1,
         flips: bool = True,
         seed: int = 0,
+        longest: int | None = None,
     ):
         if not areas:
             raise ValueError("`areas` is empty: there is nothing to learn from.")
+        largest = (longest or size[0], *size[1:])
         for area in areas:
-            if any(have < want for have, want in zip(area.traffic.shape[1:], size)):
-                raise ValueError(
-                    f"{area.name} has size {area.traffic.shape[1:]}, smaller than a window {tuple(size)}."
-                )
+            if any(have < want for have, want in zip(area.traffic.shape[1:], largest)):
+                raise ValueError(f"{area.name} has size {area.traffic.shape[1:]}, smaller than a window {largest}.")
         self.areas, self.size, self.flips, self.seed = areas, tuple(size), flips, seed
+        self.lengths = [size[0] * count for count in range(1, largest[0] // size[0] + 1)]
         self.grids = (steps_per_day, alignment, alignment)
         self.time_step = time_step
         self.contexts = _normalised_contexts(areas, context_processor)
@@ -367,26 +370,30 @@ class TrafficWindows(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         """Validation window `index`: a tile of an area, as it is."""
         area, tile = self.tiles[index]
-        return self._window(area, [position * length for position, length in zip(tile, self.size)])
+        return self._window(area, [position * length for position, length in zip(tile, self.size)], self.size)
 
-    def draw(self, number: int) -> dict[str, torch.Tensor]:
-        """Training window `number` (0, 1, 2, ... without end), augmented."""
+    def draw_batch(self, step: int, batch_size: int, indices: list[int]) -> dict[str, torch.Tensor]:
+        """The windows `indices` of the batch of a training step, stacked; all windows of a step are equally long."""
+        length = int(np.random.default_rng([self.seed, 2, step]).choice(self.lengths))
+        return stack_windows(self.draw(step * batch_size + index, length) for index in indices)
+
+    def draw(self, number: int, length: int | None = None) -> dict[str, torch.Tensor]:
+        """Training window `number` (0, 1, 2, ... without end), augmented, of `length` time steps."""
         epoch, position = divmod(number, len(self.epoch))
         if self._order[0] != epoch:
             order = np.random.default_rng([self.seed, 0, epoch]).permutation(self.epoch)
             self._order = (epoch, order)
         area = int(self._order[1][position])
         random = np.random.default_rng([self.seed, 1, number])
-        shape = self.areas[area].traffic.shape[1:]
+        shape, size = self.areas[area].traffic.shape[1:], (length or self.size[0], *self.size[1:])
         start = [
-            int(grid * random.integers((have - want) // grid + 1))
-            for have, want, grid in zip(shape, self.size, self.grids)
+            int(grid * random.integers((have - want) // grid + 1)) for have, want, grid in zip(shape, size, self.grids)
         ]
-        window = self._window(area, start)
+        window = self._window(area, start, size)
         return _flipped(window, *(bool(bit) for bit in random.integers(2, size=3))) if self.flips else window
 
-    def _window(self, index: int, start: list[int]) -> dict[str, torch.Tensor]:
-        time, rows, columns = (slice(first, first + length) for first, length in zip(start, self.size))
+    def _window(self, index: int, start: list[int], size: tuple[int, int, int]) -> dict[str, torch.Tensor]:
+        time, rows, columns = (slice(first, first + length) for first, length in zip(start, size))
         area, context = self.areas[index], self.contexts[index]
         window = {
             "traffic": torch.from_numpy(area.traffic[:, time, rows, columns]),
@@ -399,7 +406,7 @@ class TrafficWindows(torch.utils.data.Dataset):
         if context.temporal is not None:
             window["temporal"] = context.temporal[0, :, time, rows, columns]
         if self.has_masks:
-            valid = np.ones(self.size, dtype=bool) if area.valid is None else area.valid[time, rows, columns]
+            valid = np.ones(size, dtype=bool) if area.valid is None else area.valid[time, rows, columns]
             window["mask"] = torch.from_numpy(np.ascontiguousarray(valid))
         return window
 
@@ -446,7 +453,7 @@ def load_areas(data, layer_names: list[str], split: str) -> list[TrafficArea]:
         # Seeds of held-out cities start far away, so that adding training cities never reaches them.
         first_seed = data.city_seed if split == "train" else data.city_seed + 1_000_000
         sizes = (data.city_height, data.city_width, data.city_weeks)
-        return simulated_areas(count, *sizes, first_seed, data.cultures, with_zones=SITES in layer_names)
+        return simulated_areas(count, *sizes, first_seed, data.cultures, data.city_hours, SITES in layer_names)
     is_file = Path(data.dataset).suffix in (".npz", ".nc", ".nc4")
     read: Callable[..., list[TrafficArea]] = array_file_areas if is_file else parquet_areas
     areas = read(data.dataset, data.traffic_variables, layer_names, data.valid_variable, data.start_hour)

@@ -159,7 +159,8 @@ def _dataset_name(settings: dict) -> str:
 def _data_rows(settings: dict, stated: dict, run: dict) -> list[tuple[str, str]]:
     rows = [("data", stated["data_description"]), ("licence", stated["data_license"])]
     if settings.get("dataset") == "simulated_city":
-        size = f"{settings['city_height']} x {settings['city_width']} cells, {settings['city_weeks']} week(s) each"
+        periods = f"{settings['city_weeks']} x {settings.get('city_hours', 168)} h each"
+        size = f"{settings['city_height']} x {settings['city_width']} cells, {periods}"
         rows.append(("simulated cities", f"{settings['train_cities']} of {size}"))
         rows.append(("way of life", ", ".join(settings["cultures"])))
     elif settings:

@@ -123,11 +123,19 @@ class DataArguments:
     city_height: int = field(default=48, metadata={"help": "Height of a simulated city, cells."})
     city_width: int = field(default=48, metadata={"help": "Width of a simulated city, cells."})
     city_seed: int = field(default=0, metadata={"help": "Seed of the first simulated city."})
-    city_weeks: int = field(default=2, metadata={"help": "Independent weeks drawn for each simulated city."})
+    city_weeks: int = field(default=2, metadata={"help": "Independent periods drawn for each simulated city."})
+    city_hours: int = field(default=168, metadata={"help": "Length of such a period, from Monday on: one week."})
     cultures: list[str] = field(
         default_factory=lambda: ["default"], metadata={"help": "Cultures of the simulated cities, in turn."}
     )
     crop_hours: int = field(default=168, metadata={"help": "Time steps of one training window."})
+    longest_crop_hours: int | None = field(
+        default=None,
+        metadata={
+            "help": "The windows of a step last a random multiple of `crop_hours` up to this, so that a model can also "
+            "make several weeks at once. Without it all last `crop_hours`."
+        },
+    )
     crop_height: int = field(default=8, metadata={"help": "Height of one training window, cells."})
     crop_width: int = field(default=8, metadata={"help": "Width of one training window, cells."})
     crop_alignment: int = field(default=1, metadata={"help": "Windows start at multiples of this many cells."})
@@ -258,11 +266,16 @@ class Arguments:
                 ),
             ),
             (data, ("crop_hours", "crop_height", "crop_width", "crop_alignment", "city_height", "city_width")),
-            (data, ("train_cities", "city_weeks")),
+            (data, ("train_cities", "city_weeks", "city_hours")),
         ):
             for name in names:
                 if getattr(group, name) <= 0:
                     raise ValueError(f"`{name}` must be positive, got {getattr(group, name)}.")
+        longest = data.longest_crop_hours
+        if longest is not None and (longest < data.crop_hours or longest % data.crop_hours):
+            raise ValueError(
+                f"`longest_crop_hours` must be a multiple of {data.crop_hours} (`crop_hours`), got {longest}."
+            )
         fractions = {name: getattr(training, name) for name in ("layer_dropout", "context_dropout", "ema_decay")}
         fractions |= {f"layer_dropout_of.{name}": value for name, value in (training.layer_dropout_of or {}).items()}
         for name, value in fractions.items():

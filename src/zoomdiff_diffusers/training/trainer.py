@@ -132,7 +132,8 @@ class Trainer:
             self.context_processor, self.traffic_processor = source.context_processor, source.traffic_processor
         steps_per_day = max(1, round(24 / self.hierarchy.config.time_step))
         common = (self.context_processor, size, steps_per_day, self.hierarchy.config.time_step)
-        self.windows = TrafficWindows(train_areas, *common, data.crop_alignment, data.flips, training.seed)
+        options = (data.crop_alignment, data.flips, training.seed, data.longest_crop_hours)
+        self.windows = TrafficWindows(train_areas, *common, *options)
         self.held_out = TrafficWindows(held_out, *common) if held_out else None
         self._build_loss(source)
 
@@ -296,7 +297,7 @@ class Trainer:
         stage_losses = 0.0
         for part in range(parts):
             indices = list(range(first + part * size, first + (part + 1) * size))
-            batch = stack_windows(self.windows.draw(self.step * training.batch_size + index) for index in indices)
+            batch = self.windows.draw_batch(self.step, training.batch_size, indices)
             batch = {name: values.to(accelerator.device) for name, values in batch.items()}
             if part < parts - 1:
                 with accelerator.no_sync(self.model):

@@ -92,9 +92,12 @@ def _widened(part, margin, area) -> tuple[slice, slice, slice]:
 
 
 def extent_of_zones(labels: np.ndarray, side: int) -> int:
-    """How many squares of `side` cells after its first the widest zone of a raster (H, W) reaches, along y or x."""
-    boxes = find_objects(np.unique(labels, return_inverse=True)[1].reshape(labels.shape) + 1)
-    return max((axis.stop - 1) // side - axis.start // side for box in boxes for axis in box)
+    """
+    How many squares of `side` cells after its first the widest zone of a raster (H, W) reaches, along y or x; -1 is
+    not a zone.
+    """
+    boxes = [box for box in find_objects(labels + 1) if box is not None]
+    return max(((axis.stop - 1) // side - axis.start // side for box in boxes for axis in box), default=0)
 
 
 def noise_of_place(
@@ -135,13 +138,27 @@ class CityGenerator:
         pipe ([`ZoomDiffPipeline`]): Trained.
         context (`xarray.Dataset`): Layers on `y`, `x` (and `hour`); read window by window, so it may lie on disk.
         output (`Path`): The Zarr store to make.
+        measured ([`MeasuredZones`], *optional*): Traffic that the result has to meet.
     """
 
-    def __init__(self, pipe, context, output, start, num_hours, num_samples, seed, num_inference_steps, units, window):
+    def __init__(
+        self,
+        pipe,
+        context,
+        output,
+        start,
+        num_hours,
+        num_samples,
+        seed,
+        num_inference_steps,
+        units,
+        window,
+        measured=None,
+    ):
         self.pipe, self.hierarchy, self.scheduler = pipe, pipe.hierarchy, pipe.scheduler
         self.context, self.output = context, Path(output).absolute()
         self.start, self.num_samples, self.seed, self.units = start, num_samples, seed, units
-        self.num_inference_steps, self.window = num_inference_steps, window
+        self.num_inference_steps, self.window, self.measured = num_inference_steps, window, measured
         self._check()
         self.start_time = parse_start(start, self.hierarchy, first_hour([context]))
         check_cell_size([context], self.hierarchy)
@@ -151,10 +168,9 @@ class CityGenerator:
         self.unit = (self.hierarchy.temporal_factors[0], *(2 * [self.hierarchy.spatial_factors[0]]))
         self.area = tuple(whole // part for whole, part in zip(self.shapes[-1], self.unit))
         self.folder = self.output.with_name(f".{self.output.name}.partial")
-        self.extent = 0
-        if self.hierarchy.zone_layers:
-            zones = self._zones(tuple(slice(0, count) for count in self.area))
-            self.extent = max(extent_of_zones(zones[name][0].numpy(), self.unit[1]) for name in zones)
+        # What guides a stage is not the level before it, in the store, where zones cut across its units.
+        self.keeps_fields = bool(self.hierarchy.zone_layers) or measured is not None
+        self.extent = self._extent(size)
 
     def _check(self):
         """Refuse arguments that no run could honour, before work starts."""
@@ -184,6 +200,19 @@ class CityGenerator:
             raise ValueError(f"`seed` must be an integer that is not negative, but is {self.seed!r}.")
         if self.window is not None and (len(self.window) != 3 or not all(size >= 1 for size in self.window)):
             raise ValueError(f"`window` must be three positive integers: time, y and x, but is {self.window!r}.")
+
+    def _extent(self, size: tuple[int, int]) -> int:
+        rasters = []
+        if self.hierarchy.zone_layers:
+            zones = self._zones(tuple(slice(0, count) for count in self.area))
+            rasters = [labels[0].cpu().numpy() for labels in zones.values()]
+        if self.measured is not None:
+            if self.measured.labels.shape != size:
+                raise ValueError(
+                    f"`zones` must have the shape {size} of the context, not {self.measured.labels.shape}."
+                )
+            rasters.append(self.measured.labels)
+        return max((extent_of_zones(labels, self.unit[1]) for labels in rasters), default=0)
 
     def _num_steps(self, num_hours) -> int:
         time_step = self.hierarchy.config.time_step
@@ -289,6 +318,9 @@ class CityGenerator:
         settings = [self.seed, self.num_samples, self.num_inference_steps, self.units, self.shapes]
         settings += [str(self.start_time), str(windows)]
         digest.update(json.dumps([configs, settings], sort_keys=True).encode())
+        if self.measured is not None:
+            for values in (self.measured.labels, self.measured.mean, self.measured.known):
+                digest.update(np.ascontiguousarray(values).tobytes())
         for window in windows[-1]:
             part = self._context_of(window.core)
             for name in sorted(part):
@@ -356,7 +388,7 @@ class CityGenerator:
                     dtype="float32",
                     compressors=None,
                 )
-            if self.hierarchy.zone_layers:
+            if self.keeps_fields:
                 steps, *sides = (count * size for count, size in zip(self.area, self._field_unit(stage)))
                 chunk = tuple(part.stop for part in scaled(windows[stage][0].core, self._field_unit(stage)))
                 states.create_array(
@@ -417,10 +449,19 @@ class CityGenerator:
             following[(slice(None), slice(None), *core)] = cut(saved, scaled(core_in_whole, unit)).cpu().numpy()
             return
         field = self.pipe.physical_level(result.level, self._coarse(root, sample, stage, window), stage, zones=zones)
-        level = self.hierarchy.level_of(field, stage, zones) * self._volume(stage, zones)
-        level = cut(level, scaled(core_in_whole, unit)).float()
-        root[name]["traffic"][(sample, slice(None), *core)] = level[0].cpu().numpy()
-        if self.hierarchy.zone_layers:
+        finished = [stage]
+        if self.measured is not None:
+            field = self.measured.combine(field, stage, scaled(window.whole, self.unit))
+            if stage == len(self.hierarchy) - 1:  # the levels before it follow from what was met
+                finished = range(len(self.hierarchy))
+        level = self.hierarchy.level_of(field, stage, zones)
+        for position in finished:
+            unit = self._state_unit(position)
+            values = self.hierarchy.aggregate(level, position, source=stage, zones=zones)
+            values = cut(values * self._volume(position, zones), scaled(core_in_whole, unit)).float()
+            place = (sample, slice(None), *scaled(window.core, unit))
+            root[self.hierarchy.names[position]]["traffic"][place] = values[0].cpu().numpy()
+        if self.keeps_fields:
             unit = self._field_unit(stage)
             field = cut(field, scaled(core_in_whole, unit))
             states[f"{name}_field"][(slice(None), *scaled(window.core, unit))] = field[0].cpu().numpy()
@@ -437,7 +478,7 @@ class CityGenerator:
         if stage == 0:
             return None
         name, whole = self.hierarchy.names[stage - 1], scaled(window.whole, self._field_unit(stage - 1))
-        if self.hierarchy.zone_layers:
+        if self.keeps_fields:
             values = root[STATES][f"{name}_field"][(slice(None), *whole)]
         else:
             values = root[name]["traffic"][(sample, slice(None), *whole)] / self._volume(stage - 1, None)

@@ -1,9 +1,10 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
-"""Traffic that was measured at one level, with gaps, and what it says about the coarser levels."""
+"""Traffic that was measured, with gaps: at one level, or in areas of its own such as those of base stations."""
 
+import numpy as np
 import torch
 
-from ...hierarchy import Hierarchy
+from ...hierarchy import BLOCK_AXES, Hierarchy, repeat_blocks, split_blocks, sum_over
 
 
 class MeasuredTraffic:
@@ -65,3 +66,98 @@ class MeasuredTraffic:
         anchor = min(self.level, len(levels) - 1)
         coarse = [self.hierarchy.aggregate(levels[anchor], k, source=anchor, zones=self.zones) for k in range(anchor)]
         return coarse + levels[anchor:]
+
+
+class MeasuredZones:
+    """
+    Totals of coverage areas that need not be units of any level, at any time step that fits the levels.
+
+    Of a time step in which an area is partly known, the known part counts as measured and the rest as generated.
+
+    Args:
+        traffic (`np.ndarray`): (C, T, Z), at least 0: totals of Z areas per time step. NaN where nothing is known.
+        labels (`np.ndarray`): (H, W) whole numbers below Z, the area that serves each finest cell; -1 for none.
+        temporal_factor (`int`): Finest time steps in one of `traffic`.
+        hierarchy ([`Hierarchy`]): The levels.
+
+    Raises:
+        ValueError: If these do not fit together, a value is negative or infinite, or an area without any cell has
+            traffic.
+    """
+
+    def __init__(self, traffic: np.ndarray, labels: np.ndarray, temporal_factor: int, hierarchy: Hierarchy):
+        traffic, labels = np.asarray(traffic, dtype=np.float64), np.asarray(labels)
+        if traffic.ndim != 3 or traffic.shape[-1] == 0:
+            raise ValueError(f"`traffic` must have the shape (C, T, Z), one entry per area, but has {traffic.shape}.")
+        if (traffic < 0).any() or np.isinf(traffic).any():
+            raise ValueError("`traffic` must be finite and not negative; write NaN where a value is missing.")
+        if (
+            labels.ndim != 2
+            or labels.dtype.kind not in "iu"
+            or not -1 <= labels.min() <= labels.max() < len(traffic.T)
+        ):
+            raise ValueError(
+                f"`zones` must be whole numbers (H, W) from -1 to {len(traffic.T) - 1}, the areas of `traffic`, but are"
+                f" {labels.dtype} of shape {labels.shape} from {labels.min()} to {labels.max()}."
+            )
+        for factor in hierarchy.temporal_factors:
+            if factor % temporal_factor and temporal_factor % factor:
+                raise ValueError(
+                    f"A time step of `traffic` is {temporal_factor} of the finest ones; it must divide those of every"
+                    f" level, {hierarchy.temporal_factors}, or be a multiple of them."
+                )
+        cells = np.bincount(labels[labels >= 0], minlength=traffic.shape[-1])
+        lost = (cells == 0) & (np.nan_to_num(traffic).sum(axis=(0, 1)) > 0)
+        if lost.any():
+            raise ValueError(
+                f"{int(lost.sum())} areas have traffic but no cell, the first is number {lost.argmax()}: add it to"
+                " that of an area that has."
+            )
+        self.hierarchy, self.temporal_factor, self.labels = hierarchy, temporal_factor, labels
+        self.known = ~np.isnan(traffic)
+        self.mean = np.nan_to_num(traffic) / np.maximum(cells, 1) / temporal_factor  # per finest cell and time step
+
+    @property
+    def num_steps(self) -> int:
+        """Length in finest time steps."""
+        return self.mean.shape[1] * self.temporal_factor
+
+    def combine(self, field: torch.Tensor, level: int, part: tuple[slice, slice, slice]) -> torch.Tensor:
+        """
+        Scale what was generated in every area to what was measured there.
+
+        Areas that reach beyond the part are not met, since their traffic outside is not known here.
+
+        Args:
+            field (`torch.Tensor`): (1, C, T_k, H_k, W_k) means of a level, or its field, in a part of the map.
+            level (`int`): The level.
+            part (`tuple[slice, slice, slice]`): Finest time steps, rows and columns of the part.
+
+        Returns:
+            `torch.Tensor`: like `field`; where areas and units overlap, the mean over each unit.
+        """
+        steps, rows, columns = part
+        labels = self.labels[rows, columns]
+        places, index = np.unique(labels, return_inverse=True)
+        index = torch.from_numpy(index.reshape(1, *labels.shape)).to(field.device)
+        factor, in_level = self.hierarchy.field_factor(level), self.hierarchy.temporal_factors[level]
+        first, last = steps.start // self.temporal_factor, -(-steps.stop // self.temporal_factor)
+        target, known = (values[:, first:last][..., places] for values in (self.mean, self.known))
+        known = known & (places >= 0)
+        target = np.where(known, target, 0.0)
+        values = repeat_blocks(field.double(), (1, factor))
+        count = max(1, in_level // self.temporal_factor)  # measured time steps in one of the level
+        if count > 1:
+            target, known = (x.reshape(len(x), -1, count, len(places)).mean(axis=2) for x in (target, known))
+        else:
+            known = known.astype(np.float64)
+        # On the map, (1, C, T, H, W).
+        target, known = (torch.from_numpy(x).to(values)[:, :, index[0]][None] for x in (target, known))
+        ratio = max(1, self.temporal_factor // in_level)  # time steps of the level in a measured one
+        blocks = split_blocks(values, (ratio, 1)).mean(BLOCK_AXES)
+        generated = sum_over(blocks, index) / sum_over(torch.ones_like(blocks[:, :1, :1]), index)
+        wanted = target + (1 - known) * generated
+        scale = repeat_blocks(wanted / generated.where(generated > 0, 1.0), (ratio, 1))
+        empty = repeat_blocks(generated == 0, (ratio, 1))
+        scaled = torch.where(empty, repeat_blocks(wanted, (ratio, 1)), values * scale)
+        return split_blocks(scaled, (1, factor)).mean(BLOCK_AXES).to(field.dtype)

@@ -26,7 +26,7 @@ from ...processors import ContextProcessor, ContextTensors, TrafficProcessor
 from ...schedulers import DRDMScheduler
 from .city import CityGenerator
 from .inputs import as_traffic, cell_centres, check_cell_size, expand_generators, first_hour, parse_start
-from .measurements import MeasuredTraffic
+from .measurements import MeasuredTraffic, MeasuredZones
 from .pipeline_output import ZoomDiffPipelineOutput
 
 
@@ -486,10 +486,78 @@ class ZoomDiffPipeline(DiffusionPipeline):
         Raises:
             ValueError: If the arguments do not fit together, or an unfinished run had others.
         """
+        return self._make_city(
+            context, output, start, num_hours, num_samples, seed, num_inference_steps, units, window
+        )
+
+    @torch.no_grad()
+    def refine_city(
+        self,
+        traffic: np.ndarray,
+        zones: np.ndarray,
+        context: xarray.Dataset,
+        output: str | os.PathLike,
+        start: str | datetime | np.datetime64 | None = None,
+        hours_per_value: float | None = None,
+        num_inference_steps: int | list[int] | None = None,
+        num_samples: int = 1,
+        seed: int = 0,
+        units: str = "mean",
+        window: tuple[int, int, int] | None = None,
+    ) -> Path:
+        """
+        Refine measured traffic of base stations, cells or other areas to all levels of an area of any extent.
+
+        The areas may have any form and need not be units of a level. They may have gaps in time, and cover a part of
+        the map: elsewhere the traffic is generated. In the result every area has its measured totals, and the levels
+        agree with each other.
+
+        Args:
+            traffic (`np.ndarray`): (C, T, Z), at least 0: totals of Z areas per time step, NaN where unknown.
+            zones (`np.ndarray`):
+                (H, W) whole numbers below Z, the area that serves each finest cell; -1 where nothing is measured.
+            hours_per_value (`float`, *optional*): Time step of `traffic`; the finest one of the levels by default.
+
+        The other arguments are those of [`~ZoomDiffPipeline.generate_city`]; T tells the length.
+
+        Returns:
+            `Path`: the store.
+
+        Raises:
+            ValueError: If the arguments do not fit together, or an unfinished run had others.
+        """
+        time_step = self.hierarchy.config.time_step
+        factor = 1 if hours_per_value is None else hours_per_value / time_step
+        if factor < 1 or factor != round(factor):
+            raise ValueError(
+                f"`hours_per_value` must be a positive multiple of {time_step:g} h, not {hours_per_value}."
+            )
+        channels = len(self.traffic_processor.channels)
+        if np.ndim(traffic) != 3 or len(traffic) != channels:
+            raise ValueError(f"`traffic` must have the shape ({channels}, T, Z), but has {np.shape(traffic)}.")
+        measured = MeasuredZones(traffic, zones, int(factor), self.hierarchy)
+        num_hours = measured.num_steps * time_step
+        return self._make_city(
+            context, output, start, num_hours, num_samples, seed, num_inference_steps, units, window, measured
+        )
+
+    def _make_city(
+        self,
+        context,
+        output,
+        start,
+        num_hours,
+        num_samples,
+        seed,
+        num_inference_steps,
+        units,
+        window,
+        measured: MeasuredZones | None = None,
+    ) -> Path:
         self.check_inputs(num_samples, "xarray", units, None, None, [])
         self.check_components()
         generator = CityGenerator(
-            self, context, output, start, num_hours, num_samples, seed, num_inference_steps, units, window
+            self, context, output, start, num_hours, num_samples, seed, num_inference_steps, units, window, measured
         )
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         if not distributed:
