@@ -4,9 +4,11 @@ Seconds and peak memory of generating one week at all levels for areas of severa
 
     python -m benchmarks.city_speed --cells 250000 500000 1000000
     python -m benchmarks.city_speed --cells 250000 --processes 2 --threads 1
+    python -m benchmarks.city_speed --cells --scaling 60000
 
 The context is a simulated one, repeated: what is measured does not depend on what it shows. Every size runs in
-processes of its own. Time should grow with the area, memory should not.
+processes of its own. Time should grow with the area, memory should not. With `--scaling`, one process with one thread,
+two processes with one thread each, and one process with two threads run `zoomdiff generate` on the same area.
 """
 
 import json
@@ -54,7 +56,7 @@ CHILD = """
 import json, resource, sys, time
 import torch, xarray
 from zoomdiff_diffusers import ZoomDiffPipeline
-model, context, output, threads, seed = sys.argv[1:]
+model, context, output, threads, seed, hours = sys.argv[1:]
 torch.set_num_threads(int(threads))
 if torch.distributed.is_torchelastic_launched():
     torch.distributed.init_process_group("gloo")
@@ -62,7 +64,7 @@ pipe = ZoomDiffPipeline.from_pretrained(model)
 pipe.set_progress_bar_config(disable=True)
 before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, time.perf_counter()
 with xarray.open_dataset(context, engine="netcdf4") as layers:
-    pipe.generate_city(layers, output, seed=int(seed))
+    pipe.generate_city(layers, output, num_hours=int(hours), seed=int(seed))
 seconds, peak = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 print(json.dumps({"seconds": seconds, "memory_before_gib": before, "peak_memory_gib": peak}))
 """
@@ -76,6 +78,7 @@ def measure(cells, arguments):
         program.write_text(CHILD, encoding="utf-8")
         launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(arguments.processes)]
         words = [model_path(arguments.model), context, Path(folder) / "out.zarr", arguments.threads, arguments.seed]
+        words.append(arguments.hours)
         command = [sys.executable, *(launch if arguments.processes > 1 else []), program, *words]
         environment = os.environ | {"OMP_NUM_THREADS": str(arguments.threads)}
         done = subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True)
@@ -86,16 +89,62 @@ def measure(cells, arguments):
     return {"cells": height * width, "height": height, "width": width, **largest}
 
 
+SETUPS = ((1, 1), (2, 1), (1, 2))  # processes, and threads of each
+TWO_PROCESSES = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no".split()
+
+
+def measure_scaling(cells, arguments):
+    """Seconds of one and of two processes for one area, without what it takes to start Python."""
+    runs = []
+    with tempfile.TemporaryDirectory() as folder:
+        context = Path(folder) / "context.nc"
+        height, width = write_context(context, cells, arguments.seed)
+        for processes, threads in SETUPS:
+            launch = ["-m", "accelerate.commands.launch", *TWO_PROCESSES, "--main_process_port", "0"]
+            words = [
+                "-m",
+                "zoomdiff_diffusers.commands",
+                "generate",
+                "--context",
+                context,
+                "--device",
+                "cpu",
+                "--json",
+            ]
+            words += ["--model", model_path(arguments.model), "--hours", arguments.hours, "--seed", arguments.seed]
+            words += ["--output", Path(folder) / f"{processes}_{threads}.zarr"]
+            command = [sys.executable, *(launch if processes > 1 else []), *words]
+            # Without this, accelerate starts one process on a CPU.
+            environment = os.environ | {"OMP_NUM_THREADS": str(threads), "ACCELERATE_USE_CPU": "true"}
+            done = subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True)
+            if done.returncode:
+                raise RuntimeError(done.stderr[-3000:])
+            (line,) = (line for line in done.stdout.splitlines() if line.startswith("{"))
+            runs.append({"processes": processes, "threads": threads, "seconds": json.loads(line)["seconds"]})
+    one, two_processes, two_threads = (run["seconds"] for run in runs)
+    return {
+        "cells": height * width,
+        "runs": runs,
+        "speed_up_of_two_processes": one / two_processes,
+        "speed_up_of_two_threads": one / two_threads,
+    }
+
+
 def main():
     parser = make_parser(__doc__)
     parser.add_argument("--model", default=None, help="folder or Hub id (default: the bundled weights)")
-    parser.add_argument("--cells", type=int, nargs="+", default=[250_000, 500_000, 1_000_000], help="sizes of areas")
+    parser.add_argument("--cells", type=int, nargs="*", default=[250_000, 500_000, 1_000_000], help="sizes of areas")
+    parser.add_argument("--hours", type=int, default=168, help="hours to generate (default: 168)")
     parser.add_argument("--processes", type=int, default=1, help="processes that share the work (default: 1)")
+    parser.add_argument("--scaling", type=int, default=None, help="cells of an area for one and for two processes")
     arguments = parser.parse_args()
     sizes = [measure(cells, arguments) for cells in arguments.cells]
     for size in sizes:
         size["microseconds_per_cell"] = 1e6 * size["seconds"] / size["cells"]
-    publish({"hours": 168, "sizes": sizes}, arguments)
+    results = {"hours": arguments.hours, "sizes": sizes}
+    if arguments.scaling is not None:
+        results["scaling"] = measure_scaling(arguments.scaling, arguments)
+    publish(results, arguments)
 
 
 if __name__ == "__main__":

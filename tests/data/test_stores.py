@@ -1,9 +1,12 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
+import netCDF4
 import numpy as np
+import pyproj
 import pytest
+import rasterio
 import xarray as xr
 
-from zoomdiff_diffusers.data.stores import levels_to_datatree, write_netcdf
+from zoomdiff_diffusers.data.stores import levels_to_datatree, open_levels, shared_grid_mapping, write_netcdf
 from zoomdiff_diffusers.hierarchy import Hierarchy
 
 
@@ -126,3 +129,65 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(levels, hierarc
 def test_a_folder_that_does_not_exist_is_named(levels, hierarchy, tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         write_netcdf(make_tree(levels, hierarchy), tmp_path / "nowhere" / "traffic.nc")
+
+
+# ------------------------------------------------------------------------------------------------- place and opening
+
+
+@pytest.mark.parametrize("north_first", [False, True])
+def test_gis_libraries_find_the_place_and_the_reference_system(levels, hierarchy, tmp_path, north_first):
+    crs = pyproj.CRS.from_epsg(32635)
+    y = 6_672_025.0 + 50.0 * np.arange(16)
+    y, x = y[::-1] if north_first else y, 380_025.0 + 50.0 * np.arange(24)
+    context = xr.Dataset(coords={"y": y, "x": x, "spatial_ref": ((), 0, {"crs_wkt": crs.to_wkt(), **crs.to_cf()})})
+    tree = make_tree(levels, hierarchy, y=y, x=x, grid_mapping=shared_grid_mapping([context, context]))
+    write_netcdf(tree, tmp_path / "traffic.nc")
+    for name in hierarchy.names:
+        row, column = 1, 2
+        place = tree[name].x.values[column], tree[name].y.values[row]
+        with rasterio.open(f"netcdf:{tmp_path / 'traffic.nc'}:/{name}/traffic") as image:
+            assert image.crs.to_epsg() == 32635
+            (bands,) = image.sample([place])
+        np.testing.assert_array_equal(bands, levels[name][..., row, column].ravel())
+        side = tree[name].attrs["spatial_resolution_m"]
+        assert image.bounds == pytest.approx((380_000, 6_672_000, 381_200, 6_672_800))
+        assert image.res == (side, side)
+    with netCDF4.Dataset(tmp_path / "traffic.nc") as file:
+        cells = file["cell"]
+        assert pyproj.CRS.from_cf(cells[cells["traffic"].grid_mapping].__dict__) == crs
+        assert cells["x"].standard_name == "projection_x_coordinate"
+        # CF: a unit that counts from a date, a calendar, and what the time of an interval is.
+        times = netCDF4.num2date(cells["time"][:], cells["time"].units, cells["time"].calendar)
+        assert (times[0].isoformat(), times[1].isoformat()) == ("2026-03-04T00:00:00", "2026-03-04T04:00:00")
+        assert cells["time"].long_name == "start of the 4 h interval, local time"
+
+
+def test_without_a_common_reference_system_there_is_none(levels, hierarchy):
+    wkt = [pyproj.CRS.from_epsg(code).to_wkt() for code in (32635, 32636)]
+    contexts = [xr.Dataset(coords={"spatial_ref": ((), 0, {"crs_wkt": text})}) for text in wkt]
+    assert shared_grid_mapping(contexts[:1])["crs_wkt"] == wkt[0]
+    for others in (contexts, [contexts[0], xr.Dataset()], [contexts[0], {"aoi": np.zeros((8, 8))}], []):
+        assert shared_grid_mapping(others) is None
+    assert "spatial_ref" not in make_tree(levels, hierarchy)["bs"].coords
+    with pytest.raises(ValueError, match="`grid_mapping` must have `crs_wkt`, but has"):
+        make_tree(levels, hierarchy, grid_mapping={"name": "UTM"})
+
+
+def test_a_file_and_a_store_open_alike_and_others_are_refused(levels, hierarchy, tmp_path):
+    tree = make_tree(levels, hierarchy, attrs={"levels": hierarchy.names})
+    write_netcdf(tree, tmp_path / "traffic.nc")
+    texts = {"channel": ("channel", np.array(["traffic", "users"], object))}
+    tree.map_over_datasets(lambda level: level.assign_coords(texts) if level else level).to_zarr(
+        tmp_path / "traffic.zarr", consolidated=False
+    )
+    for path in (tmp_path / "traffic.nc", tmp_path / "traffic.zarr"):
+        with open_levels(path) as (root, found):
+            assert list(found) == hierarchy.names and list(root.attrs["levels"]) == hierarchy.names
+            np.testing.assert_array_equal(found["cell"]["traffic"], levels["cell"])
+    (tmp_path / "text.nc").write_text("no NetCDF")
+    xr.Dataset({"aoi": (("y", "x"), np.zeros((2, 2)))}).to_netcdf(tmp_path / "flat.nc")
+    (tmp_path / "empty").mkdir()
+    for name, message in (("text.nc", "neither"), ("flat.nc", "no levels"), ("empty", "neither")):
+        with pytest.raises(ValueError, match=f"{name} .*{message}"):
+            with open_levels(tmp_path / name):
+                pass

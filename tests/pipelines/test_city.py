@@ -24,6 +24,7 @@ from zoomdiff_diffusers.pipelines.zoomdiff.city import (
     extent_of_zones,
     make_windows,
     noise_of_place,
+    share_out,
     within,
 )
 
@@ -281,6 +282,19 @@ def test_cores_tile_the_area_and_margins_stay_inside(area, size, margin, extent)
                 assert (part.start, part.stop) == (first, last)
             assert range(area[axis])[outer][inner] == range(area[axis])[core]
     assert (covered == 1).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(area=sizes, size=sizes, count=st.integers(1, 4))
+def test_processes_share_out_all_windows_about_evenly(area, size, count):
+    windows = make_windows(area, size, (0, 1, 1))
+    shares = share_out(windows, count)
+    assert len(shares) == count and sorted(map(repr, sum(shares, []))) == sorted(map(repr, windows))
+
+    def work(share):
+        return sum(np.prod([part.stop - part.start for part in window.outer]) for window in share)
+
+    assert max(map(work, shares)) <= np.mean(list(map(work, shares))) + max(work([window]) for window in windows)
 
 
 @settings(max_examples=30, deadline=None)

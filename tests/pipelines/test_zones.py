@@ -70,6 +70,19 @@ def test_a_missing_site_is_filled_in(pipe):
     assert np.ptp(levels["bs"][0, 0][:, lost], axis=-1).max() < 1e-4 * levels["bs"].mean()
 
 
+def test_named_axes_say_which_unit_serves_a_cell(pipe):
+    context = context_with_zones()
+    tree = pipe(context, generator=seeded(), num_inference_steps=4, units="sum", output_type="xarray").levels
+    stations = tree["bs"]
+    assert stations.attrs["zones"] == SITES and "per site and 24 h" in stations["traffic"].attrs["long_name"]
+    assert np.array_equal(stations["zone"], context[SITES]) and "zone" not in tree["grid_2"].coords
+    totals = stations["traffic"].isel(sample=0, channel=0).groupby("zone").mean()  # xarray's own grouping
+    finest = tree["grid_1"]["traffic"].isel(sample=0, channel=0)
+    expected = finest.assign_coords(zone=(("y", "x"), context[SITES])).groupby("zone").sum().resample(time="D").sum()
+    np.testing.assert_allclose(totals.transpose("time", "zone"), expected.transpose("time", "zone"), rtol=1e-4)
+    assert stations["y"].size == 16 and stations["x"].values[1] - stations["x"].values[0] == 50
+
+
 def test_it_can_be_saved_and_loaded(pipe, tmp_path):
     pipe.save_pretrained(tmp_path)
     loaded = ZoomDiffPipeline.from_pretrained(tmp_path)

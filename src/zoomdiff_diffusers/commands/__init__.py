@@ -4,11 +4,16 @@
 import typer
 
 from .context import context
+from .dataset import dataset
 from .evaluate import evaluate
-from .generate import generate, refine
+from .export import export
+from .generate import generate
 from .info import info
 from .push import push
+from .refine import refine
+from .summarise import summarise
 from .train import train
+from .whatif import whatif
 
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
@@ -19,7 +24,7 @@ def main() -> None:
     """Mobile traffic at several resolutions from open urban data."""
 
 
-for command in (context, generate, refine, evaluate, info):
+for command in (context, dataset, generate, refine, whatif, summarise, export, evaluate, info):
     app.command()(command)
 
 # What `zoomdiff train` does not know itself goes on to the trainer.

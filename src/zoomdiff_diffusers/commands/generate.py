@@ -1,5 +1,5 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
-"""`zoomdiff generate` and `zoomdiff refine`."""
+"""`zoomdiff generate`, and what other commands that call the pipeline share with it."""
 
 import json
 import os
@@ -68,49 +68,29 @@ def generate(
     Exit codes: 0 done; 1 the files, the model and the arguments do not fit together; 2 wrong arguments.
     """
     if output.suffix == ".zarr":
-        _generate_city(context, output, model, start, hours, samples, seed, steps, units, device, as_json)
+        make_city(
+            context,
+            output,
+            model,
+            device,
+            as_json,
+            lambda pipe, layers: pipe.generate_city(layers, output, start, hours, steps, samples, seed, units),
+        )
         return
-    layers = _read_context(context, output)
-    pipe = _pipeline(model, device)
+    layers = read_context(context, output)
+    pipe = make_pipeline(model, device)
     call = partial(pipe, layers, start=start, num_hours=hours, num_samples_per_context=samples)
-    _run(call, output, model, seed, steps, units, as_json)
+    run_pipeline(call, output, model, seed, steps, units, as_json)
 
 
-def refine(
-    traffic: Annotated[Path, input_file("NetCDF file of coarse traffic, as `generate` writes it; NaN where unknown.")],
-    context: Context,
-    output: Output,
-    level: Annotated[str | None, typer.Option(help="Its level that is given; the finest one by default.")] = None,
-    model: Model = DEFAULT_MODEL,
-    samples: Samples = 1,
-    seed: Seed = 0,
-    steps: Steps = None,
-    units: Units = "mean",
-    device: Device = None,
-    as_json: Json = False,
-) -> None:
+def make_city(context, output: Path, model: str, device, as_json: bool, make) -> None:
     """
-    Refine coarse traffic, such as that of base stations, to all finer levels.
+    Call `make(pipe, layers)`, which writes a Zarr store for an area of any size, and print a summary.
 
-    The results add up to what is given; where it has gaps, these are filled too.
-
-    Example: zoomdiff refine --traffic stations.nc --level bs --context context.nc --output refined.nc
-
-    Exit codes: 0 done; 1 the files, the model and the arguments do not fit together; 2 wrong arguments.
+    Several processes, started by `accelerate launch` or torchrun, share out the work.
     """
-    layers = _read_context(context, output)
-    pipe = _pipeline(model, device)
-    values, level, start = _read_coarse(traffic, level, pipe, units, layers)
-    call = partial(pipe.refine, values, level, layers, start=start, num_samples_per_context=samples)
-    _run(call, output, model, seed, steps, units, as_json)
-
-
-def _generate_city(context, output, model, start, hours, samples, seed, steps, units, device, as_json) -> None:
-    """As `generate`, with an area of any size, into a Zarr store."""
-    import xarray
-
     main = True
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # started by `accelerate launch` or torchrun
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         try:
             from accelerate import PartialState
             from accelerate.utils import parse_flag_from_env
@@ -120,24 +100,30 @@ def _generate_city(context, output, model, start, hours, samples, seed, steps, u
         process = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
         main, device = process.is_main_process, device or str(process.device)
     started = time.perf_counter()
-    layers = _open_context(context, output)
-    pipe = _pipeline(model, device)
+    layers = open_context(context, output)
+    pipe = make_pipeline(model, device)
     try:
-        pipe.generate_city(layers, output, start, hours, steps, samples, seed, units)
+        make(pipe, layers)
     except (ValueError, TypeError) as error:
         fail(str(error))
     except ModuleNotFoundError:
         fail_without("zarr", "city")
     except OSError as error:
         fail(f"--output: cannot write {output}: {error.strerror or error}.")
-    if not main:
-        return
-    seconds = time.perf_counter() - started
-    with xarray.open_datatree(output, engine="zarr", consolidated=False) as tree:
-        shapes = {name: list(tree[name]["traffic"].shape) for name in pipe.hierarchy.names}
+    if main:
+        _print_store(output, time.perf_counter() - started, as_json)
+
+
+def _print_store(output: Path, seconds: float, as_json: bool) -> None:
+    from ..data.stores import open_levels
+
+    with open_levels(output) as (_, levels):
+        shapes = {name: list(level["traffic"].shape) for name, level in levels.items()}
+        units = next(iter(levels.values()))["traffic"].attrs["cell_methods"].split()[-1]
     if as_json:
-        levels = {name: {"shape": shape} for name, shape in shapes.items()}
-        typer.echo(json.dumps({"output": str(output), "seconds": round(seconds, 3), "units": units, "levels": levels}))
+        described = {name: {"shape": shape} for name, shape in shapes.items()}
+        summary = {"output": str(output), "seconds": round(seconds, 3), "units": units, "levels": described}
+        typer.echo(json.dumps(summary))
         return
     for name, shape in shapes.items():
         typer.echo(f"{name:<16}{' x '.join(map(str, shape))}")
@@ -146,18 +132,18 @@ def _generate_city(context, output, model, start, hours, samples, seed, steps, u
     )
 
 
-def _read_context(path: Path, output: Path):
+def read_context(path: Path, output: Path):
     """The layers; what is wrong with the files is said before a model is loaded."""
     if output.suffix != ".nc":
         fail(f"--output: {output} must end in .nc.")
-    layers = _open_context(path, output)
+    layers = open_context(path, output)
     try:
         return layers.load()
     except OSError as error:
         fail(f"--context: {path} is damaged ({error}).")
 
 
-def _open_context(path: Path, output: Path):
+def open_context(path: Path, output: Path):
     import xarray
 
     if not output.parent.is_dir():
@@ -172,42 +158,7 @@ def _open_context(path: Path, output: Path):
         fail(f"--context: {path} is not a readable NetCDF-4 file ({error}).")
 
 
-def _read_coarse(path: Path, level: str | None, pipe, units: str, layers):
-    """Traffic (N, C, T, H, W) in `units`, its level and its start; it must lie where the context lies."""
-    from ..evaluation.inputs import read_traffic
-    from ..pipelines.zoomdiff.inputs import cell_centres
-
-    try:
-        stored = read_traffic(path)
-    except ValueError as error:
-        fail(f"--traffic: {error}")
-    try:
-        middle = [
-            None if centres is None else float(centres.mean())
-            for centres in cell_centres(layers, [layers.sizes.get(axis) for axis in ("y", "x")])
-        ]
-    except ValueError as error:
-        fail(f"--context: {error}")
-    level = level or list(stored.levels)[-1]
-    if level not in stored.levels or level not in pipe.hierarchy.names:
-        fail(f"--level: {level!r} must be among those of {path}, {list(stored.levels)}, and {pipe.hierarchy.names}.")
-    found, expected = (
-        stored.hierarchy.levels[stored.hierarchy.index(level)],
-        pipe.hierarchy.levels[pipe.hierarchy.index(level)],
-    )
-    if found != expected:
-        fail(f"--traffic: level {level!r} of {path} is {found}, but the model has {expected}.")
-    for axis, wanted in zip(("y", "x"), middle):
-        found = float(getattr(stored, axis).mean())
-        if wanted is not None and abs(found - wanted) > pipe.hierarchy.config.cell_size / 2:
-            fail(f"--traffic: the area of {path} has its middle at {axis} = {found:g} m, the context at {wanted:g} m.")
-    values = stored.levels[level]
-    if units == "sum":
-        values = values * (expected.spatial_factor**2 * expected.temporal_factor)
-    return values, level, stored.start
-
-
-def _pipeline(model: str, device: str | None):
+def make_pipeline(model: str, device: str | None):
     import torch
 
     pipe = load_pipeline(model)
@@ -219,7 +170,7 @@ def _pipeline(model: str, device: str | None):
         fail(f"--device: {device!r} cannot be used: {str(error).splitlines()[0]}")
 
 
-def _run(call, output: Path, model: str, seed: int, steps: int | None, units: str, as_json: bool) -> None:
+def run_pipeline(call, output: Path, model: str, seed: int, steps: int | None, units: str, as_json: bool) -> None:
     """Call the pipeline, write the file and print a summary."""
     from importlib.metadata import version
 

@@ -1,9 +1,11 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
-"""Traffic levels as named arrays with units: an xarray DataTree with one group per level, and its NetCDF file."""
+"""Traffic levels as named arrays with units: an xarray DataTree with one group per level, and its files."""
 
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,13 @@ import xarray as xr
 
 
 DIMENSIONS = ("sample", "channel", "time", "y", "x")
+# Name of the CF grid mapping, the variable whose attributes describe the coordinate reference system.
+GRID_MAPPING = "spatial_ref"
 
 
-def levels_to_datatree(levels, hierarchy, start, channels, unit, units, y=None, x=None, attrs=None):
+def levels_to_datatree(
+    levels, hierarchy, start, channels, unit, units, y=None, x=None, attrs=None, grid_mapping=None, zones=None
+):
     """
     Name the axes of generated levels.
 
@@ -33,15 +39,26 @@ def levels_to_datatree(levels, hierarchy, start, channels, unit, units, y=None, 
             Centres of the finest cells, for example projected coordinates in metres. Default: metres from the corner
             of the first cell. A coarser unit is placed at the mean of its cells.
         attrs (`dict`, *optional*): Attributes of the root: provenance such as model, seed, date.
+        grid_mapping (`dict`, *optional*):
+            Coordinate reference system of `y` and `x`: attributes of a CF grid mapping with at least `crs_wkt`, as
+            [`shared_grid_mapping`] takes them from a context. Every group then carries them as `spatial_ref`.
+        zones (`Mapping[str, np.ndarray]`, *optional*):
+            Layers (H, W) of zones, which levels with `zones` have as the coordinate `zone`: the unit of each cell.
+        zones (`dict[str, np.ndarray]`, *optional*):
+            Layers (y, x) on the finest cells that say which area serves each cell. The groups of the levels that have
+            such `zones` then carry them as the coordinate `zone`.
 
     Returns:
         `xarray.DataTree`: one group per level, each with the variable `traffic`.
 
     Raises:
-        ValueError: If a level's shape does not fit the coordinates or the channels, or `units` is unknown.
+        ValueError: If a level's shape does not fit the coordinates or the channels, `units` is unknown, or
+            `grid_mapping` names no coordinate reference system.
     """
     if units not in ("mean", "sum"):
         raise ValueError(f'`units` must be "mean" or "sum", got {units!r}.')
+    if grid_mapping is not None and "crs_wkt" not in grid_mapping:
+        raise ValueError(f"`grid_mapping` must have `crs_wkt`, but has {sorted(grid_mapping)}.")
     tree = {"/": xr.Dataset(attrs={"Conventions": "CF-1.11", **(attrs or {})})}
     for name, values in levels.items():
         level = hierarchy.levels[hierarchy.index(name)]
@@ -51,8 +68,69 @@ def levels_to_datatree(levels, hierarchy, start, channels, unit, units, y=None, 
                 f"Level {name!r} must be {DIMENSIONS} with {len(channels)} channel(s) {list(channels)}, "
                 f"found shape {values.shape}."
             )
-        tree[f"/{name}"] = _level_dataset(values, level, hierarchy, start, channels, unit, units, y, x)
+        dataset = _level_dataset(values, level, hierarchy, start, channels, unit, units, y, x)
+        if level.zones:
+            dataset.attrs["zones"] = level.zones
+            if zones is not None:
+                text = {"long_name": f"{level.zones} that serves the cell"}
+                dataset = dataset.assign_coords(zone=(("y", "x"), np.asarray(zones[level.zones], np.int32), text))
+        if level.zones in (zones or {}):
+            dataset = dataset.assign_coords(zone=(("y", "x"), np.asarray(zones[level.zones], np.int32)))
+        tree[f"/{name}"] = dataset if grid_mapping is None else _with_grid_mapping(dataset, grid_mapping)
     return xr.DataTree.from_dict(tree)
+
+
+def shared_grid_mapping(contexts: Sequence) -> dict | None:
+    """
+    Attributes of the CF grid mapping of the contexts, for [`levels_to_datatree`].
+
+    Args:
+        contexts (`Sequence`): Raw layers; only an `xarray.Dataset` can have one, in its coordinate `spatial_ref`.
+
+    Returns:
+        `dict`, or `None` if one of them has none with `crs_wkt`, or they differ.
+    """
+    found = [dict(getattr(context, "coords", {}).get(GRID_MAPPING, xr.DataArray()).attrs) for context in contexts]
+    texts = {attributes.get("crs_wkt") for attributes in found}
+    return None if len(texts) != 1 or None in texts else found[0]
+
+
+def shared_attributes(contexts: Sequence) -> dict[str, str]:
+    """What the result owes to its contexts: their licences, `context_licence`, if they state any."""
+    licences = [getattr(context, "attrs", {}).get("licence") for context in contexts]
+    stated = dict.fromkeys(text for text in licences if text)
+    return {"context_licence": "; ".join(stated)} if stated else {}
+
+
+@contextmanager
+def open_levels(path: str | os.PathLike) -> Iterator[tuple[xr.DataTree, dict[str, xr.Dataset]]]:
+    """
+    Open a NetCDF file or a Zarr store of levels; values are read when they are asked for.
+
+    Args:
+        path (`str` or `os.PathLike`): A file of [`write_netcdf`], or a store, which is a folder.
+
+    Returns:
+        A context manager that gives the tree and its levels by name, coarse to fine.
+
+    Raises:
+        ModuleNotFoundError: Without netCDF4, or zarr for a store.
+        ValueError: If it is no such file or store.
+    """
+    path = Path(path)
+    options = {"engine": "zarr", "consolidated": False} if path.is_dir() else {"engine": "netcdf4"}
+    import_module("zarr" if path.is_dir() else "netCDF4")  # xarray would speak of engines
+    try:
+        tree = xr.open_datatree(path, cache=False, decode_timedelta=False, **options)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is neither a readable NetCDF-4 file nor a Zarr store.") from error
+    with tree:
+        levels = {name: node.to_dataset() for name, node in tree.children.items() if node.data_vars}
+        if not levels:
+            raise ValueError(f"{path} has no levels: expected one group per level, found {list(tree.children)}.")
+        # The groups of a store are read in any order; its attribute has that of the levels.
+        first = [name for name in np.atleast_1d(tree.attrs.get("levels", [])).tolist() if name in levels]
+        yield tree, {name: levels[name] for name in dict.fromkeys([*first, *levels])}
 
 
 def write_netcdf(tree, path):
@@ -96,7 +174,7 @@ def replace_file(path: Path, write: Callable[[Path], None]):
 def _level_dataset(values, level, hierarchy, start, channels, unit, units, y, x):
     hours = level.temporal_factor * hierarchy.config.time_step
     metres = level.spatial_factor * hierarchy.config.cell_size
-    height, width = (size * level.spatial_factor for size in values.shape[-2:])
+    height, width = (size * level.raster_factor for size in values.shape[-2:])
     coordinates = {
         "sample": ("sample", np.arange(values.shape[0])),
         "channel": ("channel", list(channels)),
@@ -112,7 +190,7 @@ def _level_dataset(values, level, hierarchy, start, channels, unit, units, y, x)
         per = f"per {hierarchy.config.cell_size:g} m cell and {hierarchy.config.time_step:g} h"
         description = {"units": unit, "long_name": f"mean traffic {per}", "cell_methods": "time: y: x: mean"}
     else:
-        per = f"per {metres:g} m unit and {hours:g} h"
+        per = f"per {level.zones or f'{metres:g} m unit'} and {hours:g} h"
         description = {"units": unit, "long_name": f"traffic {per}", "cell_methods": "time: y: x: sum"}
     return xr.Dataset(
         {"traffic": (DIMENSIONS, values, description)},
@@ -125,6 +203,14 @@ def _level_dataset(values, level, hierarchy, start, channels, unit, units, y, x)
             "temporal_factor": level.temporal_factor,
         },
     )
+
+
+def _with_grid_mapping(dataset: xr.Dataset, grid_mapping: Mapping) -> xr.Dataset:
+    dataset = dataset.assign_coords({GRID_MAPPING: ((), np.int32(0), dict(grid_mapping))})
+    dataset["traffic"].attrs["grid_mapping"] = GRID_MAPPING
+    for axis in ("y", "x"):
+        dataset[axis].attrs["standard_name"] = f"projection_{axis}_coordinate"
+    return dataset
 
 
 def _times(count, hours, start):
@@ -149,4 +235,4 @@ def _centres(axis, finest, size, level, hierarchy):
         raise ValueError(
             f"`{axis}` has shape {finest.shape}, but level {level.name!r} covers {size} of the finest cells along it."
         )
-    return finest.reshape(-1, level.spatial_factor).mean(axis=1)
+    return finest.reshape(-1, level.raster_factor).mean(axis=1)

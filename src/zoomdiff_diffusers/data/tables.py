@@ -40,24 +40,56 @@ def write_csv(tree, path, level):
     if level not in tree.children:
         raise ValueError(f"`level` must be one of {list(tree.children)}, but is {level!r}.")
     traffic = tree[level]["traffic"]
-    samples, channels, times, height, width = traffic.shape
-    units = traffic["unit"].values if "unit" in traffic.coords else [traffic.attrs["units"]] * channels
-    starts = traffic["time"].values
-    if np.issubdtype(starts.dtype, np.datetime64):
-        starts = np.char.replace(np.datetime_as_string(starts, unit="m"), "T", " ")
-    cells = height * width
-    columns = {
-        "level": _repeated([_plain_text(level)], channels * times * cells),
-        "channel": _repeated([_plain_text(name) for name in traffic["channel"].values], times * cells),
-        "time": _repeated(starts, cells, rounds=channels),
-        "y": np.tile(np.repeat(traffic["y"].values, width), channels * times),
-        "x": np.tile(traffic["x"].values, channels * times * height),
-        "unit": _repeated([_plain_text(unit) for unit in units], times * cells),
-    }
-    for sample in range(samples):
-        columns["value" if samples == 1 else f"sample_{sample}"] = traffic.values[sample].ravel()
-    table = pd.DataFrame(columns)
+    samples, channels = traffic.shape[:2]
+    table = level_table(
+        level,
+        traffic["channel"].values,
+        traffic["unit"].values if "unit" in traffic.coords else [traffic.attrs["units"]] * channels,
+        time_texts(traffic["time"].values),
+        traffic["y"].values,
+        traffic["x"].values,
+        {"value" if samples == 1 else f"sample_{sample}": traffic.values[sample] for sample in range(samples)},
+        as_text=True,
+    )
     replace_file(path, lambda temporary: table.to_csv(temporary, index=False, compression=None, lineterminator="\n"))
+
+
+def level_table(level, channels, units, times, y, x, values, as_text=False) -> pd.DataFrame:
+    """
+    Values of a level as a table: one row per channel, time step and unit.
+
+    Args:
+        level (`str`): Its name.
+        channels (`Sequence[str]`), units (`Sequence[str]`): Of the values.
+        times (`np.ndarray`, *optional*): The time steps; without, the table has no column `time`.
+        y (`np.ndarray`), x (`np.ndarray`): Centres of the rows and the columns.
+        values (`dict[str, np.ndarray]`): Columns, each (channel, time, y, x).
+        as_text (`bool`, defaults to `False`): For spreadsheets: no text is taken for a formula.
+    """
+    count, height, width = 1 if times is None else len(times), len(y), len(x)
+    texts = {"level": [level], "channel": channels, "unit": units}
+    if as_text:
+        texts = {name: [_plain_text(text) for text in column] for name, column in texts.items()}
+    rows, cells = len(channels) * count, height * width
+    columns = {
+        "level": _repeated(texts["level"], rows * cells),
+        "channel": _repeated(texts["channel"], count * cells),
+    }
+    if times is not None:
+        columns["time"] = _repeated(times, cells, rounds=len(channels))
+    columns |= {
+        "y": np.tile(np.repeat(y, width), rows),
+        "x": np.tile(x, rows * height),
+        "unit": _repeated(texts["unit"], count * cells),
+    }
+    return pd.DataFrame(columns | {name: column.ravel() for name, column in values.items()})
+
+
+def time_texts(times: np.ndarray) -> np.ndarray:
+    """Times as `2026-03-02 18:00`; numbers of hours as they are."""
+    if np.issubdtype(times.dtype, np.datetime64):
+        return np.char.replace(np.datetime_as_string(times, unit="m"), "T", " ")
+    return times
 
 
 def read_csv(

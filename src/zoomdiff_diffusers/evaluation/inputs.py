@@ -239,6 +239,8 @@ def _check_level(path, name, dataset):
     for axis in ("y", "x", "time", "channel"):
         if axis not in dataset.coords:
             raise ValueError(f"Level {name!r} in {path} lacks the coordinate {axis!r}.")
+    if "zones" in dataset.attrs:
+        raise ValueError(f"Level {name!r} in {path} has units of any form; files of squares only can be read here.")
 
 
 def _hierarchy(path, groups):

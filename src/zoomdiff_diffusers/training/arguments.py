@@ -132,8 +132,8 @@ class DataArguments:
     longest_crop_hours: int | None = field(
         default=None,
         metadata={
-            "help": "The windows of a step last a random multiple of `crop_hours` up to this, so that a model can also "
-            "make several weeks at once. Without it all last `crop_hours`."
+            "help": "The windows of a step last a random multiple of `crop_hours` up to this, so that a model can "
+            "also make several weeks at once. Without it all last `crop_hours`."
         },
     )
     crop_height: int = field(default=8, metadata={"help": "Height of one training window, cells."})

@@ -24,7 +24,7 @@ import xarray
 from scipy.ndimage import find_objects
 from tqdm.auto import tqdm
 
-from ...data.stores import levels_to_datatree, replace_file
+from ...data.stores import levels_to_datatree, replace_file, shared_attributes, shared_grid_mapping
 from .inputs import cell_centres, check_cell_size, first_hour, parse_start
 
 
@@ -89,6 +89,18 @@ def _widened(part, margin, area) -> tuple[slice, slice, slice]:
         slice(max(0, axis.start - around), min(size, axis.stop + around))
         for axis, around, size in zip(part, margin, area)
     )
+
+
+def share_out(windows: list[Window], num_processes: int) -> list[list[Window]]:
+    """About as much work for every process: the largest window first, to the process that has the least."""
+
+    def size(window: Window) -> int:
+        return prod(part.stop - part.start for part in window.outer)
+
+    shares = [[] for _ in range(num_processes)]
+    for window in sorted(windows, key=size, reverse=True):
+        min(shares, key=lambda share: sum(map(size, share))).append(window)
+    return shares
 
 
 def extent_of_zones(labels: np.ndarray, side: int) -> int:
@@ -239,6 +251,7 @@ class CityGenerator:
         self.scheduler.set_timesteps(self.num_inference_steps)
         stages = range(len(self.hierarchy))
         windows = [self._windows(stage) for stage in stages]
+        own_windows = [share_out(of_stage, num_processes)[process_index] for of_stage in windows]
         # Before its calls, a stage is begun: one more step.
         timesteps = [[None, *self.scheduler.stage_timesteps(stage).tolist()] for stage in stages]
         steps = [
@@ -260,7 +273,7 @@ class CityGenerator:
                 if position < done:
                     continue
                 bar.set_description(f"Sample {sample + 1} of {self.num_samples}, {self.hierarchy.names[stage]}")
-                for window in windows[stage][process_index::num_processes]:
+                for window in own_windows[stage]:
                     if place < 0:
                         self._begin(root, sample, stage, window)
                     else:
@@ -362,7 +375,14 @@ class CityGenerator:
             y=y,
             x=x,
             # Groups are read in any order; this is that of the levels.
-            attrs={"title": "Generated mobile traffic", "seed": self.seed, "levels": self.hierarchy.names},
+            attrs={
+                "title": "Generated mobile traffic",
+                "seed": self.seed,
+                "levels": self.hierarchy.names,
+                **shared_attributes([self.context]),
+            },
+            grid_mapping=shared_grid_mapping([self.context]),
+            zones=self.context if self.hierarchy.zone_layers else None,
         )
         tree.map_over_datasets(_without_traffic).to_zarr(self.folder, mode="w", zarr_format=3, consolidated=False)
         root = zarr.open_group(self.folder, mode="r+")

@@ -97,8 +97,8 @@ class MeasuredZones:
             or not -1 <= labels.min() <= labels.max() < len(traffic.T)
         ):
             raise ValueError(
-                f"`zones` must be whole numbers (H, W) from -1 to {len(traffic.T) - 1}, the areas of `traffic`, but are"
-                f" {labels.dtype} of shape {labels.shape} from {labels.min()} to {labels.max()}."
+                f"`zones` must be whole numbers (H, W) from -1 to {len(traffic.T) - 1}, the areas of `traffic`, but"
+                f" are {labels.dtype} of shape {labels.shape} from {labels.min()} to {labels.max()}."
             )
         for factor in hierarchy.temporal_factors:
             if factor % temporal_factor and temporal_factor % factor:

@@ -19,7 +19,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled
 
-from ...data.stores import levels_to_datatree
+from ...data.stores import levels_to_datatree, shared_attributes, shared_grid_mapping
 from ...hierarchy import Hierarchy
 from ...models import ZoomDiffRegressor, ZoomDiffUNet
 from ...processors import ContextProcessor, ContextTensors, TrafficProcessor
@@ -52,6 +52,7 @@ class _Request:
     start: datetime
     shapes: list[tuple[int, int, int]]  # (T, H, W) per level
     centres: tuple[np.ndarray | None, np.ndarray | None]  # y and x of the finest cells
+    contexts: list  # as given
     generators: list[torch.Generator]  # one per sample
     batch_size: int
     callback: Callable | None
@@ -587,6 +588,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
             start=start,
             shapes=shapes,
             centres=_common_centres(contexts, shapes[-1][1:]),
+            contexts=contexts,
             generators=expand_generators(generator, len(contexts) * num_samples),
             batch_size=batch_size or max(1, CELLS_PER_BATCH // prod(shapes[-1])),
             callback=callback,
@@ -766,7 +768,20 @@ class ZoomDiffPipeline(DiffusionPipeline):
             unit = ", ".join(dict.fromkeys(self.traffic_processor.units))
             y, x = request.centres
             channels = self.traffic_processor.channels
-            levels = levels_to_datatree(levels, self.hierarchy, start, channels, unit, units, y=y, x=x)
+            levels = levels_to_datatree(
+                levels,
+                self.hierarchy,
+                start,
+                channels,
+                unit,
+                units,
+                y=y,
+                x=x,
+                attrs=shared_attributes(request.contexts),
+                grid_mapping=shared_grid_mapping(request.contexts),
+                # Several areas have a raster each.
+                zones=request.contexts[0] if request.zones and len(request.contexts) == 1 else None,
+            )
         self.maybe_free_model_hooks()
         if not return_dict:
             return (levels,)

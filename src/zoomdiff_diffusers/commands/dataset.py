@@ -1,0 +1,167 @@
+# Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
+"""`zoomdiff dataset`."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from .messages import fail, fail_without, input_file
+
+
+def dataset(
+    traffic: Annotated[
+        Path,
+        typer.Option(exists=True, readable=True, help="Table of traffic, CSV or Parquet, or a folder of such files."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "--out", help="Folder to make.")],
+    layout: Annotated[
+        Literal["long", "telecom-italia", "uomo"],
+        typer.Option(help="One row per unit and interval, or a published data set in its own files."),
+    ] = "long",
+    context: Annotated[
+        Path | None, input_file("NetCDF file of `zoomdiff context`: traffic goes on its cells, with its layers.")
+    ] = None,
+    sites: Annotated[
+        Path | None,
+        input_file("Table of sites or sectors: id, lon and lat (or x and y), optionally azimuth and site."),
+    ] = None,
+    areas: Annotated[
+        Path | None, input_file("Coverage polygons with an id, GeoJSON, GeoPackage, GeoParquet ...")
+    ] = None,
+    grid_width: Annotated[
+        int | None, typer.Option(min=1, help="Units are squares, numbered in rows of so many from the south-west.")
+    ] = None,
+    grid_height: Annotated[
+        int | None, typer.Option(min=1, help="Rows of squares; up to the last id if not given.")
+    ] = None,
+    first_id: Annotated[int, typer.Option(help="Number of the south-western square.")] = 1,
+    cell_size: Annotated[float, typer.Option(help="Side of a square in m.")] = 50.0,
+    unit_column: Annotated[str | None, typer.Option(help="Column with the id of the base station or cell.")] = None,
+    time_column: Annotated[str | None, typer.Option(help="Column with the start of the interval.")] = None,
+    value_column: Annotated[
+        list[str] | None, typer.Option(help="Column of traffic; several of these options become channels.")
+    ] = None,
+    id_column: Annotated[
+        str | None, typer.Option(help="Column or property of --sites or --areas with the id.")
+    ] = None,
+    sites_crs: Annotated[
+        str | None,
+        typer.Option(help="Coordinate reference system of x and y in --sites; that of the context if not given."),
+    ] = None,
+    time_format: Annotated[
+        str | None, typer.Option(help="Of the times, if it is not known: '%d/%m/%Y %H:%M', with %z for an offset.")
+    ] = None,
+    timezone: Annotated[str | None, typer.Option(help="Local time of the place, such as Europe/Rome.")] = None,
+    interval: Annotated[int | None, typer.Option(min=1, max=60, help="Minutes of an interval; as found.")] = None,
+    duplicates: Annotated[
+        Literal["error", "sum", "mean", "last"],
+        typer.Option(help="What rows of one unit and time that differ are for."),
+    ] = "error",
+    missing_rows: Annotated[
+        Literal["gap", "zero"], typer.Option(help="What a unit without a row did: not known, or no traffic.")
+    ] = "gap",
+    counter: Annotated[
+        bool, typer.Option("--counter", help="Values are readings of counters, which rise until they are reset.")
+    ] = False,
+    scale: Annotated[float, typer.Option(help="All values are multiplied by it.")] = 1.0,
+    value_unit: Annotated[str, typer.Option(help="Unit of the values after that, such as MB.")] = "1",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """
+    Make a training set from measured traffic: long tables of base stations, cells or squares, of any length.
+
+    The folder holds the weeks as areas for `zoomdiff train` (areas), the hours as a store (traffic.zarr) and what was
+    found and repaired (report.json).
+
+    Examples:
+
+    zoomdiff dataset --traffic cells.csv --timezone Europe/Rome --sites sites.csv --context city.nc --out measured
+
+    zoomdiff dataset --traffic sms-call-internet-mi --layout telecom-italia --out milan
+
+    Exit codes: 0 done; 1 an input is unusable or the folder cannot be written; 2 wrong arguments.
+    """
+    if layout != "long":
+        of_long = {"--sites": sites, "--areas": areas, "--unit-column": unit_column, "--time-column": time_column}
+        of_long |= {"--value-column": value_column, "--time-format": time_format, "--interval": interval}
+        of_long |= {"--counter": counter, "--grid-height": grid_height, "--id-column": id_column}
+        of_long |= {
+            "--duplicates": duplicates != "error",
+            "--missing-rows": missing_rows != "gap",
+            "--scale": scale != 1,
+        }
+        if layout == "uomo":
+            of_long |= {"--grid-width": grid_width, "--context": context, "--timezone": timezone}
+        if given := [name for name, value in of_long.items() if value]:
+            fail(f"--layout {layout} knows its own columns and places; leave out {', '.join(given)}.")
+    try:
+        import netCDF4  # noqa: F401 xarray would speak of engines
+        import zarr  # noqa: F401
+
+        from ..data.operator_data import TableFormat, build_dataset, build_telecom_italia, build_uomo
+    except ModuleNotFoundError as error:
+        fail_without(error.name, "dataset")
+    try:
+        if layout == "uomo":
+            report = build_uomo(traffic, output)
+        elif layout == "telecom-italia":
+            report = build_telecom_italia(traffic, output, grid_width, context, timezone or "Europe/Rome")
+        else:
+            form = TableFormat(
+                unit=unit_column,
+                time=time_column,
+                values=tuple(value_column or ()),
+                time_format=time_format,
+                timezone=timezone,
+                interval=None if interval is None else 60 * interval,
+            )
+            report = build_dataset(
+                traffic,
+                output,
+                form,
+                sites=sites,
+                areas=areas,
+                grid_width=grid_width,
+                grid_height=grid_height,
+                first_id=first_id,
+                cell_size=cell_size,
+                context=context,
+                id_column=id_column,
+                sites_crs=sites_crs,
+                duplicates=duplicates,
+                counter=counter,
+                missing_rows=missing_rows,
+                scale=scale,
+                value_unit=value_unit,
+            )
+    except ModuleNotFoundError as error:
+        fail_without(error.name, "context")
+    except ValueError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"--output: cannot write {output}: {error.strerror or error}.")
+    if as_json:
+        typer.echo(json.dumps(report, ensure_ascii=False))
+    else:
+        _print(report)
+
+
+def _print(report: dict) -> None:
+    if "rows" in report:
+        typer.echo(
+            f"{report['rows']:,} rows of {report['units_in_table']:,} units, every {report['interval_min']:g} min"
+        )
+        where = "" if report["grid"] is None else " on {} x {} cells".format(*report["grid"])
+        first, count = report["weeks"][0][:10], len(report["weeks"])
+        typer.echo(f"{count} week(s) from {first}, local time, of {report['units']:,} units{where}")
+    for channel, total in report["totals"].items():
+        typer.echo(f"{channel:<18}{total:,.6g} {report.get('value_unit', '')}".rstrip())
+    typer.echo(f"{'known hours':<18}{report['known_hours_share']:.2%}\n")
+    for note in report["notes"]:
+        typer.echo(f"- {note}")
+    typer.echo(
+        f"\n{report['output']}: areas, {report['rows_for_training']} rows for `zoomdiff train`; traffic.zarr, the"
+        " hours; report.json"
+    )

@@ -1,0 +1,180 @@
+# Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
+"""`zoomdiff refine`."""
+
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .generate import (
+    Context,
+    Device,
+    Json,
+    Model,
+    Samples,
+    Seed,
+    Steps,
+    Store,
+    Units,
+    make_city,
+    make_pipeline,
+    open_context,
+    read_context,
+    run_pipeline,
+)
+from .messages import fail, fail_without, input_file
+from .models import DEFAULT_MODEL
+
+
+def refine(
+    traffic: Annotated[
+        Path,
+        typer.Option(
+            exists=True,
+            readable=True,
+            help="What was measured: a table of base stations or cells (CSV, Parquet), a folder of `zoomdiff dataset`,"
+            " or a NetCDF file as `generate` writes it, with NaN where nothing is known.",
+        ),
+    ],
+    context: Context,
+    output: Store,
+    sites: Annotated[
+        Path | None, input_file("Of a table: its sites or sectors, with id, lon and lat (or x and y), azimuth ...")
+    ] = None,
+    areas: Annotated[Path | None, input_file("Of a table: coverage polygons with an id, in place of sites.")] = None,
+    timezone: Annotated[
+        str | None, typer.Option(help="Of a table: local time of the place, such as Europe/Rome.")
+    ] = None,
+    scale: Annotated[
+        float, typer.Option(help="Of a table: its values times this are in the unit of the model (`zoomdiff info`).")
+    ] = 1.0,
+    largest_distance: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Cells farther from what serves them, in m, count as not measured. Everything is by default."
+        ),
+    ] = None,
+    level: Annotated[
+        str | None, typer.Option(help="Of a NetCDF file: its level that is given; the finest one by default.")
+    ] = None,
+    model: Model = DEFAULT_MODEL,
+    samples: Samples = 1,
+    seed: Seed = 0,
+    steps: Steps = None,
+    units: Units = "mean",
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """
+    Refine measured traffic, such as that of base stations, to all finer levels.
+
+    The results add up to what is given; where it has gaps, or ends, the rest is generated.
+
+    A table may be of any area and length; the result is a Zarr store then, as of `zoomdiff generate`. If it needs
+    more options, make a folder of it with `zoomdiff dataset` and `--context` first, and give that.
+
+    Examples:
+
+    zoomdiff refine --traffic bs.csv --sites sites.csv --context city.nc --output refined.zarr
+
+    zoomdiff refine --traffic stations.nc --level bs --context context.nc --output refined.nc
+
+    Exit codes: 0 done; 1 the files, the model and the arguments do not fit together; 2 wrong arguments.
+    """
+    if traffic.suffix == ".nc":
+        of_tables = {
+            "--sites": sites,
+            "--areas": areas,
+            "--timezone": timezone,
+            "--largest-distance": largest_distance,
+        }
+        if given := [name for name, value in of_tables.items() if value is not None]:
+            fail(f"{', '.join(given)} would be for a table, but --traffic is {traffic}.")
+        layers = read_context(context, output)
+        pipe = make_pipeline(model, device)
+        values, level, start = _read_coarse(traffic, level, pipe, units, layers)
+        call = partial(pipe.refine, values, level, layers, start=start, num_samples_per_context=samples)
+        run_pipeline(call, output, model, seed, steps, units, as_json)
+        return
+    if output.suffix != ".zarr":
+        fail(f"--output: {output} must end in .zarr: what is measured in a table may be larger than memory.")
+    if output.exists():
+        fail(f"--output: {output} exists already; remove it or choose another name.")
+    layers = open_context(context, output)
+    try:
+        import polars  # noqa: F401
+        import zarr  # noqa: F401
+
+        from ..data.operator_data import TableFormat, build_dataset, read_measured
+    except ModuleNotFoundError as error:
+        fail_without(error.name, "dataset")
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
+        folder = traffic
+        try:
+            if not (traffic / "traffic.zarr").is_dir():
+                if (sites is None) == (areas is None):
+                    fail("A table needs --sites or --areas, which say where its units are.")
+                folder, form = Path(temporary, "measured"), TableFormat(timezone=timezone)
+                report = build_dataset(traffic, folder, form, sites, areas, context=context, scale=scale)
+                if not as_json:
+                    for note in report["notes"]:
+                        typer.echo(f"- {note}", err=True)
+            measured = read_measured(folder, layers, largest_distance)
+        except ModuleNotFoundError as error:
+            fail_without(error.name, "context")
+        except ValueError as error:
+            fail(f"--traffic: {error}")
+        except OSError as error:
+            fail(f"--output: cannot write {output}: {error.strerror or error}.")
+
+    def make(pipe, layers):
+        pipe.refine_city(
+            measured.values,
+            measured.labels,
+            layers,
+            output,
+            start=measured.start,
+            num_inference_steps=steps,
+            num_samples=samples,
+            seed=seed,
+            units=units,
+        )
+
+    make_city(context, output, model, device, as_json, make)
+
+
+def _read_coarse(path: Path, level: str | None, pipe, units: str, layers):
+    """Traffic (N, C, T, H, W) in `units`, its level and its start; it must lie where the context lies."""
+    from ..evaluation.inputs import read_traffic
+    from ..pipelines.zoomdiff.inputs import cell_centres
+
+    try:
+        stored = read_traffic(path)
+    except ValueError as error:
+        fail(f"--traffic: {error}")
+    try:
+        middle = [
+            None if centres is None else float(centres.mean())
+            for centres in cell_centres(layers, [layers.sizes.get(axis) for axis in ("y", "x")])
+        ]
+    except ValueError as error:
+        fail(f"--context: {error}")
+    level = level or list(stored.levels)[-1]
+    if level not in stored.levels or level not in pipe.hierarchy.names:
+        fail(f"--level: {level!r} must be among those of {path}, {list(stored.levels)}, and {pipe.hierarchy.names}.")
+    found, expected = (
+        stored.hierarchy.levels[stored.hierarchy.index(level)],
+        pipe.hierarchy.levels[pipe.hierarchy.index(level)],
+    )
+    if found != expected:
+        fail(f"--traffic: level {level!r} of {path} is {found}, but the model has {expected}.")
+    for axis, wanted in zip(("y", "x"), middle):
+        found = float(getattr(stored, axis).mean())
+        if wanted is not None and abs(found - wanted) > pipe.hierarchy.config.cell_size / 2:
+            fail(f"--traffic: the area of {path} has its middle at {axis} = {found:g} m, the context at {wanted:g} m.")
+    values = stored.levels[level]
+    if units == "sum":
+        values = values * (expected.spatial_factor**2 * expected.temporal_factor)
+    return values, level, stored.start

@@ -1,0 +1,9 @@
+# Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
+"""Traffic of an operator as training sets and stores: long tables of base stations, cells or squares."""
+
+from .build import build_dataset
+from .layouts import build_telecom_italia, build_uomo
+from .readings import TableFormat
+
+
+__all__ = ["TableFormat", "build_dataset", "build_telecom_italia", "build_uomo"]
