@@ -150,7 +150,7 @@ class User:
             arguments = ["Your own context file", size, 1, file, "2026-03-02", 4, number, 28]
         elif kind == "refine":
             arguments = [
-                "Example city",
+                "Simulated example city",
                 size,
                 1,
                 None,
@@ -177,7 +177,7 @@ class User:
 
 def burst(server):
     """Ask for more runs at once than the queue takes; nobody waits for the answers."""
-    data = ["Example city", SIZES[0], 1, None, "2026-03-02", 2, 0, 8]
+    data = ["Simulated example city", SIZES[0], 1, None, "2026-03-02", 2, 0, 8]
 
     def ask(index):
         body = {"data": data, "session_hash": f"burst-{index}"}

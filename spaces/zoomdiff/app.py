@@ -1,6 +1,6 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
 """
-The page: generate, zoom, refine, compare. `python app.py` starts it; Hugging Face Spaces do the same.
+The page: generate, zoom, what if, refine, compare. `python app.py` starts it; Hugging Face Spaces do the same.
 
 `build` makes the page, `start` serves it. Every event of the page is one small function in `build`, which reads what
 the visitor entered, calls `runs` and returns what `views` makes of it.
@@ -45,6 +45,20 @@ page takes up to {limits.MAX_CELLS} cells of 50 m, {limits.MAX_DAYS} days, {limi
 larger areas and models of your own there are the `zoomdiff` command and the Python package.
 """
 RESULT_HINT = "<p>The result will appear here.</p>"
+NOTHING = "Nothing to show yet. Press Generate in the first tab, or Refine."
+AGAIN = "Press “What if?” again."
+WHAT_IF = """
+What if something else stood in a place? **Click the map** to move the square (or use the arrow keys), choose what is
+built in it, and press the button. Traffic is generated twice from the same noise, without and with it, so what differs
+is what the plan changes. The answer is what the model has learnt from simulated cities, not a forecast: it knows no
+match days, and not where people move from.
+"""
+EXTRACT_HELP = f"""
+An extract of OpenStreetMap as `.osm.pbf`, up to {limits.MAX_UPLOAD_BYTES // 2**20} MB, such as osmium or the extract
+services on the web cut it. If it covers too much for this page, its middle, {limits.EXTRACT_SIDE * 0.05:g} km across,
+is used. Land use, roads, buildings and points of interest are read from it; residents are estimated. Show results with
+the credit “© OpenStreetMap contributors”.
+"""
 CONTEXT_HELP = """
 A NetCDF file with some of the layers that the model knows, on the dimensions `y` and `x` (cells of 50 m; both numbers
 multiples of 8), `population_over_time` also on `hour`, from the first hour of the traffic on. Any layer may be
@@ -57,9 +71,9 @@ A CSV file with a line per base-station area of 400 m and day, and the columns `
 """
 
 
-def uploaded_file(label: str, kind: str) -> gr.File:
+def uploaded_file(label: str, *kinds: str) -> gr.File:
     """A file from the visitor's device. Gradio would also fetch an address; this page asks no other machine."""
-    file = gr.File(label=label, file_types=[kind], type="filepath", height=150)
+    file = gr.File(label=label, file_types=list(kinds), type="filepath", height=150)
     move = file.async_move_resource_to_block_cache
 
     async def move_unless_address(path):
@@ -99,12 +113,13 @@ def finished(result: runs.Result, note: str = ""):
     """Everything that the page shows of a new result."""
     place = views.busy_place(result)
     choices = views.choices(result)
+    credit = f". Data: {result.attribution}" if result.attribution else ""
     return {
         "result": result,
         "summary": views.summary(result, note),
         "total": gr.Plot(views.total_figure(result), visible=True),
         "downloads": gr.Column(visible=True),
-        "last": f"<b>Last result:</b> {escape(result.name)}",
+        "last": f"<b>Last result:</b> {escape(result.name + credit)}",
         "netcdf": gr.DownloadButton(value=str(result.write_netcdf(storage.new_folder()))),
         "csv": gr.DownloadButton(value=write_csv(result, result.hierarchy.names[0])),
         "csv_level": result.hierarchy.names[0],
@@ -146,21 +161,51 @@ def city_controls():
     )
 
 
-def area_controls(text: str):
+def area_controls(text: str, first: str = areas.HELSINKI):
     """The four inputs that choose an area."""
-    source = gr.Radio([areas.EXAMPLE, areas.SIMULATED, areas.OWN], value=areas.EXAMPLE, label="Area", info=text)
+    source = gr.Radio(list(areas.SOURCES), value=first, label="Area", info=text)
+    credit = gr.Markdown(f"Data: {areas.ATTRIBUTION}", visible=first == areas.HELSINKI, elem_classes="zd-text")
     with gr.Row(visible=False) as simulated:
         size, number = city_controls()
     with gr.Group(visible=False) as own:
-        file = uploaded_file("Context file (NetCDF, .nc)", ".nc")
-        gr.Markdown(CONTEXT_HELP, elem_classes="zd-text", padding=True)
-        gr.DownloadButton("Download area.nc", value=str(areas.EXAMPLES / "area.nc"), size="sm")
+        file = uploaded_file("Your file (.nc or .osm.pbf)", ".nc", ".pbf")
+        own_help = gr.Markdown(CONTEXT_HELP, elem_classes="zd-text", padding=True)
+        template = gr.DownloadButton("Download area.nc", value=str(areas.EXAMPLES / "area.nc"), size="sm")
 
     def adapt(choice):
-        return gr.Row(visible=choice == areas.SIMULATED), gr.Group(visible=choice == areas.OWN)
+        extract = choice == areas.EXTRACT
+        return (
+            gr.Markdown(visible=choice in (areas.HELSINKI, areas.EXTRACT)),
+            gr.Row(visible=choice == areas.SIMULATED),
+            gr.Group(visible=choice in (areas.OWN, areas.EXTRACT)),
+            gr.Markdown(EXTRACT_HELP if extract else CONTEXT_HELP),
+            gr.DownloadButton(visible=not extract),
+        )
 
-    source.change(adapt, source, [simulated, own], queue=False, show_progress="hidden", api_visibility="private")
+    adapted = [credit, simulated, own, own_help, template]
+    source.change(adapt, source, adapted, queue=False, show_progress="hidden", api_visibility="private")
     return [source, size, number, file]
+
+
+def maps(name: str, empty: str = "", value: str | None = None, visible: bool = True) -> gr.HTML:
+    """Maps that the browser draws, and that can be clicked."""
+    return gr.HTML(
+        value=value,
+        html_template=f"<div class='zd-zoom' data-empty='{empty}'></div>",
+        js_on_load=(HERE / "zoom.js").read_text(encoding="utf-8"),
+        elem_id=name,
+        visible=visible,
+    )
+
+
+def place_controls(place: tuple[int, int] = (0, 0), interactive: bool = False):
+    """Row and column of a place on the maps."""
+    fields = zip(("Row", "Column"), place, ("50 m cells, counted from 0.", "From the west."))
+    with gr.Row():
+        return [
+            gr.Number(value, label=label, info=info, precision=0, minimum=0, interactive=interactive, min_width=120)
+            for label, value, info in fields
+        ]
 
 
 def run_controls(samples: int):
@@ -206,12 +251,11 @@ def build(engine: runs.Engine) -> gr.Blocks:
         fill_width=False,
     ) as page:
         result = gr.State(None, time_to_live=limits.KEEP_SECONDS)
+        difference = gr.State(None, time_to_live=limits.KEEP_SECONDS)
         gr.Markdown(INTRODUCTION, elem_classes="zd-text")
         with gr.Tabs() as tabs:
             with gr.Tab("Generate", id="generate"):
-                area = area_controls(
-                    "What the traffic is made for. The example and the simulated cities need no file."
-                )
+                area = area_controls("What the traffic is made for. Helsinki and the simulated cities need no file.")
                 first_day = gr.Textbox(
                     "2026-03-02", label="First day", info="Year-month-day; weekends differ.", max_length=10
                 )
@@ -232,38 +276,49 @@ def build(engine: runs.Engine) -> gr.Blocks:
                     info="The mean, or one possible week.",
                     interactive=False,
                 )
-                viewer = gr.HTML(
-                    value=None, html_template="<div class='zd-zoom'></div>", elem_id="zoom-viewer",
-                    js_on_load=(HERE / "zoom.js").read_text(encoding="utf-8"),
-                )  # fmt: skip
-                with gr.Row():
-                    row = gr.Number(
-                        0,
-                        label="Row",
-                        precision=0,
-                        minimum=0,
-                        info="50 m cells, counted from 0.",
-                        interactive=False,
-                        min_width=120,
-                    )
-                    column = gr.Number(
-                        0,
-                        label="Column",
-                        precision=0,
-                        minimum=0,
-                        info="From the west.",
-                        interactive=False,
-                        min_width=120,
-                    )
+                viewer = maps("zoom-viewer", NOTHING)
+                row, column = place_controls()
                 place = gr.HTML(padding=False)
                 series = gr.Plot(visible=False, show_label=False, container=False)
+            with gr.Tab("What if", id="what-if"):
+                gr.Markdown(WHAT_IF, elem_classes="zd-text")
+                plan_area = area_controls("Where it is built.")
+                first_side = 300
+                first_place = views.green_place(areas.helsinki_area(), first_side // 50)
+                plan_map = maps(
+                    "plan-map", value=views.land_use_data(areas.helsinki_area(), first_place, first_side // 50)
+                )
+                with gr.Row():
+                    kinds = [(f"{preset[0].upper()}{preset[1:]}", preset) for preset in runs.PRESETS]
+                    preset = gr.Dropdown(
+                        kinds, value="stadium", label="What is built", info="Replaces what is there.", min_width=200
+                    )
+                    metres = gr.Slider(
+                        *limits.SQUARE_METRES, first_side, step=50, label="Side of the square, m", min_width=200
+                    )
+                plan_place = place_controls(first_place, interactive=True)
+                plan_day = gr.Textbox(
+                    "2026-03-02", label="First day", info="Year-month-day; weekends differ.", max_length=10
+                )
+                plan_settings = run_controls(samples=6)
+                plan_button = gr.Button("What if?", variant="primary", elem_id="plan-button")
+                plan_summary = gr.HTML(RESULT_HINT, elem_classes=["zd-text", "zd-result"])
+                with gr.Column(visible=False) as changes:
+                    plan_shown = gr.Dropdown(
+                        [views.CHANGE, views.SPREAD], value=views.CHANGE, label="Maps show",
+                        info="Click a place for its numbers. The dashed square is the plan.",
+                    )  # fmt: skip
+                    plan_viewer = maps("plan-viewer")
+                    plan_numbers = gr.HTML(padding=False)
+                    plan_chart = gr.Plot(show_label=False, container=False)
+                    plan_file = gr.DownloadButton("Download NetCDF, all levels")
             with gr.Tab("Refine", id="refine"):
                 gr.Markdown(
                     "From measured base-station traffic to cells and 50 m. What you measured is kept: the finer levels"
                     " add up to it.\n" + STATIONS_HELP,
                     elem_classes="zd-text",
                 )
-                refine_area = area_controls("Where the traffic was measured.")
+                refine_area = area_controls("Where the traffic was measured.", areas.EXAMPLE)
                 stations = uploaded_file("Base-station traffic (CSV)", ".csv")
                 with gr.Row():
                     example = gr.Button("Load the example", size="sm", elem_id="example-button")
@@ -332,9 +387,58 @@ def build(engine: runs.Engine) -> gr.Blocks:
             figure = gr.Plot(views.comparison_figure(scores, engine.hierarchy), visible=True)
             return views.comparison_table(scores, engine.hierarchy), figure
 
-        def existing(current):
+        @friendly
+        def what_if(
+            source, size, number, file, preset, row, column, metres, day, samples, seed, steps,
+            progress=gr.Progress(),  # noqa: B008
+        ):  # fmt: skip
+            """Generate an area without and with something else in a square of it."""
+            chosen = areas.choose_area(source, size, number, file)
+            made = engine.what_if(chosen, preset, row, column, metres, day, samples, seed, steps, reporter(progress))
+            place = made.square[0] + made.square[2] // 2, made.square[1] + made.square[2] // 2
+            return [
+                made,
+                views.difference_summary(made),
+                gr.Column(visible=True),
+                views.CHANGE,
+                views.difference_data(made, views.CHANGE, place),
+                views.difference_place_table(made, place),
+                gr.Plot(views.difference_figure(made)),
+                gr.DownloadButton(value=str(made.write_netcdf(storage.new_folder()))),
+            ]
+
+        @friendly
+        def map_of(source, size, number, file, metres):
+            """The land use of an area, with the square where most of it is green."""
+            if source in (areas.OWN, areas.EXTRACT) and file is None:
+                return gr.HTML(value=None), gr.skip(), gr.skip()
+            chosen = areas.choose_area(source, size, number, file)
+            side = limits.whole_number("Side", metres, *limits.SQUARE_METRES) // 50
+            limits.check_work(chosen.height, chosen.width, 24, 1, 1)
+            row, column = views.green_place(chosen, side)
+            data = views.land_use_data(chosen, (row, column), side)
+            return data, gr.Number(row, maximum=chosen.height - 1), gr.Number(column, maximum=chosen.width - 1)
+
+        def picked(event: gr.EventData):
+            return [
+                limits.whole_number(name, getattr(event, name.lower(), None), 0, limits.MAX_CELLS)
+                for name in ("Row", "Column")
+            ]
+
+        @friendly
+        def difference_at(current, event: gr.EventData):
+            height, width = existing(current, AGAIN).size
+            row, column = picked(event)
+            return views.difference_place_table(current, (min(row, height - 1), min(column, width - 1)))
+
+        @friendly
+        def difference_shown(current, choice):
+            row, column, side = existing(current, AGAIN).square
+            return views.difference_data(current, choice, (row + side // 2, column + side // 2))
+
+        def existing(current, hint="Generate or refine first."):
             if current is None:
-                raise ValueError("There is no result, or it was deleted in the meantime. Generate or refine first.")
+                raise ValueError(f"There is no result, or it was deleted in the meantime. {hint}")
             return current
 
         def checked_place(current, row, column):
@@ -381,6 +485,28 @@ def build(engine: runs.Engine) -> gr.Blocks:
             show_progress_on=refine_summary,
             api_name="refine",
             **one_at_a_time,
+        )
+        of_plan = [difference, plan_summary, changes, plan_shown, plan_viewer, plan_numbers, plan_chart, plan_file]
+        plan_button.click(
+            what_if, [*plan_area, preset, *plan_place, metres, plan_day, *plan_settings], of_plan,
+            show_progress_on=plan_summary, api_name="what_if", **one_at_a_time,
+        )  # fmt: skip
+        source, size, number, file = plan_area
+        gr.on(
+            [source.change, size.change, number.submit, number.blur, file.change], map_of, [*plan_area, metres],
+            [plan_map, *plan_place], show_progress="minimal", **quick, **private,
+        )  # fmt: skip
+        # In the browser alone: the square's size and place are part of what the map was given.
+        redraw = """(value, side, row, column) => value && JSON.stringify(
+            {...JSON.parse(value), side: Math.floor(side / 50), place: [row ?? 0, column ?? 0]})"""
+        gr.on(
+            [metres.change, *(field.input for field in plan_place)], None, [plan_map, metres, *plan_place], plan_map,
+            js=redraw, show_progress="hidden", queue=False, **private,
+        )  # fmt: skip
+        plan_map.select(picked, None, plan_place, show_progress="hidden", **quick, **private)
+        plan_viewer.select(difference_at, difference, plan_numbers, show_progress="hidden", **quick, **private)
+        plan_shown.input(
+            difference_shown, [difference, plan_shown], plan_viewer, show_progress="minimal", **quick, **private
         )
         compare_button.click(
             compare, [*city, *compare_settings], [comparison, comparison_chart],

@@ -1,5 +1,6 @@
 // Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
-// Draws the maps of all levels on one colour scale. Gradio runs this once, with `element`, `props`, `trigger`, `watch`.
+// Draws maps on one colour scale: of all levels, hour by hour or of a whole period, or of the land use, on which a square
+// is placed. Gradio runs this once per viewer, with `element`, `props`, `trigger`, `watch`.
 const view = { data: null, hour: 0, place: [0, 0] };
 
 function make(tag, attributes = {}, text = "") {
@@ -14,7 +15,7 @@ function show() {
   box.replaceChildren();
   if (!props.value) {
     view.data = null;
-    box.append(make("p", {}, "Nothing to show yet. Press Generate in the first tab, or Refine in the third."));
+    if (box.dataset.empty) box.append(make("p", {}, box.dataset.empty));
     return;
   }
   const data = JSON.parse(props.value);
@@ -25,7 +26,8 @@ function show() {
   for (const level of data.levels) {
     level.bytes = Uint8Array.from(atob(level.colours), (letter) => letter.charCodeAt(0));
   }
-  box.append(makeSlider(data), makeLegend(data), makeMaps(data));
+  if (data.labels.length > 1) box.append(makeSlider(data));
+  box.append(data.classes ? makeClasses(data) : makeLegend(data), makeMaps(data));
   draw();
 }
 
@@ -56,12 +58,25 @@ function makeLegend(data) {
     mark.style.left = `${100 * Math.min(tick.position, 1)}%`;
     ticks.append(mark);
   }
-  legend.append(make("div", { class: "zd-unit" }, `${data.unit}: dark is little, bright is much`), bar, ticks);
+  legend.append(make("div", { class: "zd-unit" }, `${data.unit}: ${data.meaning}`), bar, ticks);
+  return legend;
+}
+
+function makeClasses(data) {
+  const legend = make("ul", { class: "zd-classes" });
+  data.classes.forEach((name, index) => {
+    if (!data.levels[0].bytes.includes(index)) return;
+    const swatch = make("span", { class: "zd-swatch" });
+    swatch.style.background = `rgb(${data.palette[index]})`;
+    const entry = make("li");
+    entry.append(swatch, make("span", {}, name));
+    legend.append(entry);
+  });
   return legend;
 }
 
 function makeMaps(data) {
-  const maps = make("div", { class: "zd-maps" });
+  const maps = make("div", { class: data.levels.length > 1 ? "zd-maps" : "zd-one-map" });
   const [, height, width] = data.levels[data.levels.length - 1].shape;
   for (const level of data.levels) {
     const figure = make("figure");
@@ -69,6 +84,8 @@ function makeMaps(data) {
     // Twelve pixels a cell: enough for the outline of a chosen place.
     canvas.width = width * 12;
     canvas.height = height * 12;
+    // One map alone need not be taller than a screen.
+    if (data.levels.length === 1) canvas.style.width = `min(100%, ${Math.round((460 * width) / height)}px)`;
     canvas.addEventListener("click", (event) => {
       const area = canvas.getBoundingClientRect();
       choose(
@@ -109,11 +126,33 @@ function choose(screenRow, screenColumn, atOnce) {
   waiting = setTimeout(() => trigger("select", { row: view.place[0], column: view.place[1] }), atOnce ? 0 : 400);
 }
 
+// A square of `side` cells around a place, inside the area: row and column of its first cell, and its side.
+function squareAround(place, wanted) {
+  const size = view.data.levels[view.data.levels.length - 1].shape.slice(1);
+  const side = Math.min(wanted, ...size);
+  const first = place.map((at, axis) => Math.min(Math.max(at - Math.floor(side / 2), 0), size[axis] - side));
+  return [...first, side];
+}
+
+function outline(context, [row, column, side], scale, strokes, dashes) {
+  const rows = context.canvas.height / scale;
+  const top = view.data.north_up ? row : rows - row - side;
+  context.setLineDash(dashes);
+  for (const [colour, width] of strokes) {
+    context.strokeStyle = colour;
+    context.lineWidth = width;
+    context.strokeRect(column * scale, top * scale, side * scale, side * scale);
+  }
+  context.setLineDash([]);
+}
+
 function draw() {
   const data = view.data;
   const slider = element.querySelector("#zd-hour");
-  element.querySelector("#zd-when").textContent = data.labels[view.hour];
-  slider.setAttribute("aria-valuetext", data.labels[view.hour]);
+  if (slider) {
+    element.querySelector("#zd-when").textContent = data.labels[view.hour];
+    slider.setAttribute("aria-valuetext", data.labels[view.hour]);
+  }
   for (const level of data.levels) {
     const [steps, rows, columns] = level.shape;
     const step = Math.min(Math.floor(view.hour / level.hours), steps - 1);
@@ -126,19 +165,15 @@ function draw() {
         context.fillRect(column * side, top * side, side, side);
       }
     }
+    if (data.square) outline(context, data.square, 12, [["#000", 5], ["#fff", 2]], [14, 10]);
     const unit = view.place.map((index) => Math.floor(index / level.factor));
-    const top = data.north_up ? unit[0] : rows - 1 - unit[0];
-    for (const [colour, width] of [["#000", 9], ["#fff", 3]]) {
-      context.strokeStyle = colour;
-      context.lineWidth = width;
-      context.strokeRect(unit[1] * side, top * side, side, side);
-    }
+    const mark = data.side ? squareAround(view.place, data.side) : [...unit, 1];
+    outline(context, mark, data.side ? 12 : side, [["#000", 9], ["#fff", 3]], []);
     const [day, clock] = data.labels[step * level.hours].split(", ");
     const [name, ...size] = level.title.split(", ");
-    level.caption.replaceChildren(
-      make("b", {}, name), make("span", {}, size.join(", ")),
-      make("span", {}, level.hours >= 24 ? `on ${day.split(" ").slice(0, 2).join(" ")}` : `from ${clock}`),
-    );
+    const when = level.hours >= 24 ? `on ${day.split(" ").slice(0, 2).join(" ")}` : `from ${clock}`;
+    level.caption.replaceChildren(make("b", {}, name), make("span", {}, size.join(", ")));
+    if (slider) level.caption.append(make("span", {}, when));
     level.canvas.setAttribute(
       "aria-label",
       `Map: ${level.title}. ${data.extent}. Marked: row ${view.place[0]}, column ${view.place[1]}. Arrow keys move the mark.`,

@@ -20,6 +20,7 @@ import pytest
 import xarray as xr
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from support.osm_city import draw_city
 from zoomdiff_space import areas, limits
 
 from zoomdiff_diffusers.evaluation.inputs import read_traffic
@@ -114,6 +115,24 @@ def test_compare_through_the_api(client):
     assert "Simulated city 3" in text and text.count("<tr>") == 5
 
 
+def test_what_if_through_the_api(client):
+    inputs = [areas.HELSINKI, SMALL, 1, None, "park", 8, 4, 200, "2026-03-02", 3, 0, 8]
+    answer = client.predict(*inputs, api_name="/what_if")
+    text, file = answer[0], next(part["value"] for part in answer[::-1] if isinstance(part, dict) and "value" in part)
+    assert "Park in central Helsinki" in text and "traffic falls" in text and "simulated cities" in text
+    assert "© OpenStreetMap contributors" in text
+    with xr.open_datatree(file) as tree:
+        assert tree["grid_50m"]["difference"].shape == (1, 168, 32, 16) and "OpenStreetMap" in tree.attrs["licence"]
+        assert tree["grid_50m"]["period_difference"][0, 6:10, 2:6].max() < 0
+
+
+def test_an_extract_of_openstreetmap_through_the_api(client, tmp_path):
+    path = draw_city().write(tmp_path / "city.osm.pbf", timestamp="2026-03-01T20:21:22Z")
+    answers = generate(client, areas.EXTRACT, file=handle_file(path))
+    assert "Generated traffic of your extract. Data: © OpenStreetMap contributors" in answers[0]
+    assert any("state of the data: 2026-03-01" in str(answer) for answer in answers)
+
+
 def test_errors_are_sentences(client):
     def message(call, *arguments, **keywords):
         with pytest.raises(AppError) as caught:
@@ -122,6 +141,9 @@ def test_errors_are_sentences(client):
         return str(caught.value)
 
     assert "No file yet" in message(generate, client, areas.OWN)
+    assert "an OpenStreetMap extract" in message(generate, client, areas.EXTRACT)
+    plan = [areas.EXAMPLE, SMALL, 1, None, "park", 99, 4, 200, "2026-03-02", 3, 0, 8]
+    assert "Row must be between 0 and 23" in message(client.predict, *plan, api_name="/what_if")
     assert "written as 2026-03-02" in message(generate, client, day="tomorrow")
     assert "maximum value 9999" in message(generate, client, areas.SIMULATED, number=10**6)
     assert "Generate or refine first" in message(client.predict, 1, 1, api_name="/series")
@@ -227,6 +249,23 @@ def test_numbers_that_no_form_would_send_are_refused(server):
     for source, size in (("Elsewhere", SMALL), (areas.SIMULATED, "1000 × 1000 km")):
         event, text = joined(server, "generate", [source, size, 1, None, "2026-03-02", 2, 0, 8])
         assert event in ("error", "refused"), text
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        ["castle", 8, 4, 200],
+        ["park", [8], 4, 200],
+        ["park", 8, -1, 200],
+        ["park", 8, 1e308, 200],
+        ["park", 8, 4, 10**9],
+        ["park", 8, 4, "<b>"],
+        [None, None, None, None],
+    ],
+)
+def test_plans_made_by_hand_are_refused(server, plan):
+    event, text = joined(server, "what_if", [areas.HELSINKI, SMALL, 1, None, *plan, "2026-03-02", 2, 0, 8])
+    assert event in ("error", "refused") and "Traceback" not in text
 
 
 def test_simultaneous_visitors_get_their_own_result(server, tmp_path):
@@ -357,6 +396,65 @@ def test_generate_and_zoom_in_a_browser(visit, tmp_path):
     assert (pixel(page, 3, 0.5, 0.5), pixel(page, 2, 0.3, 0.6), pixel(page, 3, 0.7, 0.2)) != before
 
 
+def test_what_if_in_a_browser(visit, tmp_path):
+    from playwright.sync_api import expect
+
+    page = visit(viewport={"width": 1200, "height": 900}, accept_downloads=True)
+    page.get_by_role("tab", name="What if").click()
+    land = page.locator("#plan-map canvas")
+    land.wait_for()
+    assert page.get_by_text("© OpenStreetMap contributors").locator("visible=true").count() == 1
+    assert page.locator("#plan-map li").filter(has_text="railway").count() == 1
+    box = land.bounding_box()
+    assert box["height"] < 600 and abs(box["height"] / box["width"] - 2) < 0.05  # 32 x 16 cells
+    land.click(position={"x": box["width"] * 4.5 / 16, "y": box["height"] * 24.5 / 32})
+    page.locator("#plan-map canvas[aria-label*='row 7, column 4']").wait_for()
+    field = page.get_by_role("spinbutton", name="Row").locator("visible=true")
+    expect(field).to_have_value("7")
+    before = land.screenshot()
+    page.get_by_role("spinbutton", name="number input for Side of the square, m").fill("500")
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(1000)
+    assert land.screenshot() != before  # the square grows in the browser
+    land.focus()
+    page.keyboard.press("ArrowUp")
+    expect(field).to_have_value("8")
+    page.get_by_label("What is built").click()
+    page.get_by_role("option", name="Park").click()
+    page.click("#plan-button")
+    page.get_by_text("Without, level").first.wait_for(timeout=30_000)
+    page.get_by_text("Park in central Helsinki").first.wait_for(timeout=60_000)
+    page.locator("#plan-viewer canvas").nth(3).wait_for()
+    assert page.get_by_text("learnt from simulated cities about such places").count() == 1
+    assert page.locator("#plan-viewer input").count() == 0  # no hours: one map of the period per level
+    page.locator("#plan-viewer canvas").nth(3).click(position={"x": 5, "y": 5})
+    page.get_by_text("Row 31, column 0: traffic of the whole period").wait_for()
+    shown = page.locator("#plan-viewer canvas").nth(3).screenshot()
+    page.get_by_label("Maps show").locator("visible=true").click()
+    page.get_by_role("option", name="Spread of that").click()
+    page.get_by_text("dark is little, bright is much").locator("visible=true").wait_for()
+    assert page.locator("#plan-viewer canvas").nth(3).screenshot() != shown
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download NetCDF, all levels").locator("visible=true").click()
+    download.value.save_as(tmp_path / "d.nc")
+    with xr.open_datatree(tmp_path / "d.nc") as tree:
+        edited = tree["edited_after"] - tree["edited_before"]
+        assert (edited < 0).all()
+    page.get_by_label("Another simulated city").locator("visible=true").check()
+    page.locator("#plan-map canvas[aria-label*='Land use of simulated city 1.']").wait_for()
+
+
+def test_charts_and_maps_suit_the_dark(visit):
+    page = visit(viewport={"width": 1200, "height": 900}, color_scheme="dark")
+    press_generate(page)
+    chart = page.locator(".js-plotly-plot").first
+    chart.wait_for()
+    assert page.evaluate("document.body.classList.contains('dark')")
+    style = "getComputedStyle(document.querySelector('.js-plotly-plot {0}')).{1}"
+    assert page.evaluate(style.format(".xtick text", "fill")) == page.evaluate("getComputedStyle(document.body).color")
+    assert page.evaluate(style.format(".main-svg", "backgroundColor")) == "rgba(0, 0, 0, 0)"
+
+
 def test_refine_and_compare_in_a_browser(visit):
     page = visit(viewport={"width": 1200, "height": 900})
     page.get_by_role("tab", name="Refine").click()
@@ -376,7 +474,7 @@ def test_uploads_in_a_browser(visit, tmp_path):
     page = visit(viewport={"width": 1200, "height": 900})
     page.get_by_label("Your own context file").first.check()
     (tmp_path / "bad.nc").write_bytes(b"PK\x03\x04" + bytes(50))
-    upload = page.locator(".block:visible", has_text="Context file (NetCDF, .nc)").last
+    upload = page.locator(".block:visible", has_text="Your file (.nc or .osm.pbf)").last
     upload.wait_for()  # it appears when the server has answered the choice
     upload.locator("input[type=file]").set_input_files(tmp_path / "bad.nc")
     page.get_by_text("bad.nc").wait_for()
@@ -387,7 +485,7 @@ def test_uploads_in_a_browser(visit, tmp_path):
 def test_a_phone_shows_all_without_scrolling_sideways(visit):
     page = visit(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     assert press_generate(page) < FIRST_RESULT_SECONDS * 2  # also where other tests share the cores
-    for tab in ("Generate", "Zoom", "Refine", "Compare"):
+    for tab in ("Generate", "Zoom", "What if", "Refine", "Compare"):
         page.get_by_role("tab", name=tab).tap()
         page.wait_for_timeout(300)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
@@ -411,7 +509,7 @@ def test_the_keyboard_reaches_the_main_button_and_every_input_has_a_name(visit):
         node.offsetParent && node.type !== 'file' && !node.labels?.length && !node.textContent.trim()
         && !node.getAttribute('aria-label') && !node.getAttribute('aria-labelledby') && !node.title)
         .map(node => node.outerHTML.slice(0, 200))"""
-    for tab in ("Generate", "Zoom", "Refine", "Compare"):
+    for tab in ("Generate", "Zoom", "What if", "Refine", "Compare"):
         page.get_by_role("tab", name=tab).click()
         page.wait_for_timeout(200)
         assert page.evaluate(nameless) == []

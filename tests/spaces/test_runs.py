@@ -274,3 +274,76 @@ def test_a_space_can_install_it_as_it_stands():
     assert front["sdk"] == "gradio" and f"gradio=={front['sdk_version']}" in pins
     assert (SPACE / front["app_file"]).is_file() and len(front["short_description"]) <= 60
     assert Requirement(f"python{project['requires-python']}").specifier.contains(front["python_version"])
+
+
+def with_stadium(engine, **options):
+    defaults = {"preset": "stadium", "row": 4, "column": 11, "metres": 150, "first_day": "2026-03-03", "samples": 3}
+    return engine.what_if(small_area(hours=24), **defaults | options, seed=1, steps=8, progress=quiet)
+
+
+def test_a_plan_is_placed_inside_the_area_and_its_difference_shown_on_one_scale(engine, tmp_path):
+    difference = with_stadium(engine, row=7, column=15)
+    assert difference.square == (5, 13, 3)  # moved to stay inside
+    totals = difference.report["totals"]
+    assert totals["population"]["after"] < totals["population"]["before"]
+    data = json.loads(views.difference_data(difference, views.CHANGE, (6, 14)))
+    assert data["square"] == [5, 13, 3] and len(data["palette"]) == 256 and len(data["labels"]) == 1
+    values, colours = [], []
+    for level, shown in zip(difference.hierarchy.levels, data["levels"]):
+        bytes_ = np.frombuffer(base64.b64decode(shown["colours"]), np.uint8).reshape(shown["shape"])[0]
+        found = difference.tree[level.name]["period_difference"].values[0] / level.spatial_factor**2
+        assert bytes_.shape == found.shape
+        assert (bytes_[found > 1] >= 128).all() and (bytes_[found < -1] <= 127).all()
+        values.append(found.ravel()), colours.append(bytes_.ravel())
+    values, colours = np.concatenate(values), np.concatenate(colours).astype(int)
+    assert (np.diff(colours[np.argsort(values, kind="stable")]) >= 0).all()  # one scale
+    assert [tick["position"] for tick in data["ticks"]] == sorted(tick["position"] for tick in data["ticks"])
+    spread = json.loads(views.difference_data(difference, views.SPREAD, (6, 14)))
+    assert spread["ticks"][0] == {"label": "0", "position": 0.0}
+    text = views.difference_summary(difference)
+    change = float((difference.tree["edited_after"] - difference.tree["edited_before"]).mean()) / 1000
+    assert f"{'rises' if change > 0 else 'falls'} by {views.amount(abs(change))} GB in 1 days" in text
+    assert "learnt from simulated cities" in text
+    figure = views.difference_figure(difference)
+    drawn = sum(figure.data[1].y[:-1]) - sum(figure.data[0].y[:-1])
+    assert drawn == pytest.approx(change, abs=0.01)
+    with xr.open_datatree(difference.write_netcdf(tmp_path)) as tree:
+        xr.testing.assert_equal(tree["cell"].to_dataset(), difference.tree["cell"].to_dataset())
+
+
+def test_progress_of_a_plan_counts_both_runs(engine):
+    seen = []
+    with_stadium_options = {"progress": lambda *step: seen.append(step)}
+    engine.what_if(small_area(hours=24), "park", 1, 1, 100, "2026-03-03", 2, 0, 8, **with_stadium_options)
+    assert [done for done, _, _ in seen] == list(range(1, 17)) and {total for _, total, _ in seen} == {16}
+    assert seen[0][2].startswith("Without, level 1") and seen[-1][2].startswith("With, level 4")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"preset": "castle"}, "What is built must be one of: housing"),
+        ({"metres": 1050}, "Side must be between 50 and 1000"),
+        ({"row": 8}, "Row must be between 0 and 7"),
+        ({"column": None}, "Column must be a whole number"),
+        ({"samples": 1}, "Samples must be between 2 and 16"),
+    ],
+)
+def test_plans_that_cannot_be_are_explained(engine, options, message):
+    with pytest.raises(ValueError, match=message):
+        with_stadium(engine, **options)
+
+
+def test_the_map_of_land_use_shows_what_a_cell_holds():
+    area = areas.helsinki_area()
+    codes, names = views.land_use_codes(area), list(views.LAND_USE)
+    surface, aoi = area.context["surface"].values, area.context["aoi"].values
+    assert (codes[surface == 1] == names.index("water")).all() and (surface == 1).any()
+    parks = (aoi == views.AOI_CLASSES.index("park")) & np.isin(surface, [0, 2, 3])
+    assert (codes[parks] == names.index("park")).all() and parks.any()
+    row, column = views.green_place(area, 6)
+    assert (codes[row - 3 : row + 3, column - 3 : column + 3] == names.index("park")).mean() > 0.5
+    bare = dataclasses.replace(area, context=area.context[["population"]])
+    assert set(np.unique(views.land_use_codes(bare))) == {names.index("other built ground")}
+    data = json.loads(views.land_use_data(area, (row, column), 6))
+    assert data["side"] == 6 and data["levels"][0]["shape"] == [1, 32, 16] and not data["north_up"]

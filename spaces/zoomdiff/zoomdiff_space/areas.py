@@ -1,5 +1,5 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
-"""The area that traffic is made for: the example, a simulated city, or an uploaded context file."""
+"""The area that traffic is made for: Helsinki, a simulated city, an uploaded context file or OpenStreetMap extract."""
 
 import json
 import os
@@ -15,13 +15,18 @@ import numpy as np
 import xarray as xr
 from safetensors.numpy import load_file
 
+from zoomdiff_diffusers import Hierarchy
+from zoomdiff_diffusers.data.demo_city import load_demo_context
 from zoomdiff_diffusers.data.simulated_city import SIMULATED_LAYERS, simulate_context
 
 from . import limits
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-EXAMPLE, SIMULATED, OWN = "Example city", "Another simulated city", "Your own context file"
+HELSINKI, EXAMPLE, SIMULATED = "Central Helsinki", "Simulated example city", "Another simulated city"
+OWN, EXTRACT = "Your own context file", "Your own OpenStreetMap extract"
+SOURCES = (HELSINKI, EXAMPLE, SIMULATED, OWN, EXTRACT)
+ATTRIBUTION = "© OpenStreetMap contributors, ODbL 1.0"
 SIZES = {
     f"{height * 0.05:.1f} × {width * 0.05:.1f} km ({height} × {width} cells)": (height, width)
     for height, width in ((24, 32), (32, 48), (48, 64))
@@ -46,6 +51,8 @@ class Area:
         whole_week (`bool`): Whether `hour` counts from Monday 00:00 and may be repeated; otherwise it begins with the
             traffic.
         begins (`np.datetime64`, *optional*): The first hour, where the file tells.
+        attribution (`str`): Whose data they are, to be shown with everything that is made from them.
+        notes (`tuple[str, ...]`): What should be known about the layers.
     """
 
     name: str
@@ -54,6 +61,8 @@ class Area:
     width: int
     whole_week: bool
     begins: np.datetime64 | None = None
+    attribution: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def hours(self) -> int:
@@ -63,6 +72,17 @@ class Area:
     def coordinates(self, axis: str) -> np.ndarray | None:
         """Centres of the cells along `"y"` or `"x"` (m), where the file has them."""
         return np.asarray(self.context[axis]) if axis in getattr(self.context, "coords", ()) else None
+
+    def layers_in_metres(self, cell: int) -> xr.Dataset:
+        """The layers at metres from the first row and column, without people per hour: a plan has no count of them."""
+        layers = dict(self.context.items())
+        layers.pop("population_over_time", None)
+        centres = {axis: cell * (np.arange(size) + 0.5) for axis, size in (("y", self.height), ("x", self.width))}
+        variables = {}
+        for name, values in layers.items():
+            values = values.transpose(..., "y", "x").values if isinstance(values, xr.DataArray) else values
+            variables[name] = (("channel", "y", "x")[-values.ndim :], values)
+        return xr.Dataset(variables, centres)
 
     def context_for(self, start: np.datetime64, hours: int) -> dict | xr.Dataset:
         """The layers for the `hours` from `start` on."""
@@ -86,9 +106,20 @@ def choose_area(source: str, size: str, number, file: str | None) -> Area:
         return example_area()
     if source == SIMULATED:
         return simulated_area(size, number)
+    if source == HELSINKI:
+        return helsinki_area()
     if file is None:
-        raise ValueError("No file yet: upload a context file (NetCDF), or choose the example city.")
-    return read_area(file)
+        kind = "an OpenStreetMap extract (.osm.pbf)" if source == EXTRACT else "a context file (NetCDF)"
+        raise ValueError(f"No file yet: upload {kind}, or choose another area.")
+    return read_extract(file) if source == EXTRACT else read_area(file)
+
+
+@cache
+def helsinki_area() -> Area:
+    context = load_demo_context()
+    size = context.sizes["y"], context.sizes["x"]
+    notes = (f"state of the data: {context.attrs['osm_timestamp'][:10]}; residents are estimated from the buildings",)
+    return Area("central Helsinki", context, *size, whole_week=False, attribution=ATTRIBUTION, notes=notes)
 
 
 @cache
@@ -140,23 +171,56 @@ def read_area(path: str) -> Area:
         "variables": limits.MAX_VARIABLES,
         "seconds": limits.READ_SECONDS,
     }
-    script = Path(__file__).with_name("read_context.py")
-    threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "HDF5_USE_FILE_LOCKING": "FALSE"}
-    with tempfile.TemporaryDirectory(prefix="zoomdiff-read-") as folder:
-        shutil.copyfile(path, Path(folder) / "upload.nc")
-        command = [sys.executable, "-I", str(script), json.dumps(allowed)]
-        try:
-            done = subprocess.run(
-                command, cwd=folder, env=threads, capture_output=True, timeout=2 * limits.READ_SECONDS, check=False
-            )
-            answer = json.loads(done.stdout) if done.returncode == 0 else {}
-        except subprocess.TimeoutExpired:
-            answer = {"error": "The context file takes too long to read."}
-        if "layers" not in answer:
-            raise ValueError(answer.get("error", "The context file cannot be read: it is damaged."))
-        arrays = load_file(Path(folder) / "context.safetensors")
+    answer, arrays = _read_apart("read_context.py", path, "upload.nc", allowed, "context file")
     variables = {name: (dimensions, arrays[name]) for name, dimensions in answer["layers"].items()}
     coordinates = {axis: arrays[axis] for axis in ("y", "x") if axis in arrays}
     context = xr.Dataset(variables, coords=coordinates)
     begins = np.datetime64(answer["begins"], "s") if answer["begins"] else None
     return Area("your area", context, context.sizes["y"], context.sizes["x"], whole_week=False, begins=begins)
+
+
+def read_extract(path: str) -> Area:
+    """
+    Make the context of an uploaded OpenStreetMap extract, in a process of its own (see `read_extract`).
+
+    Raises:
+        ValueError: If it is too large or not what is expected; the message is for the visitor.
+    """
+    check_upload(path, "extract")
+    with open(path, "rb") as file:
+        beginning = file.read(32)
+    if b"OSMHeader" not in beginning:
+        kind = next((name for start, name in OTHER_KINDS.items() if beginning.startswith(start)), "something else")
+        raise ValueError(f"The extract must be OpenStreetMap data as .osm.pbf, but is {kind}.")
+    hierarchy = Hierarchy()
+    allowed = {
+        "layers": [layer["name"] for layer in SIMULATED_LAYERS],
+        "cells": limits.MAX_CELLS,
+        "side": limits.EXTRACT_SIDE,
+        "cell_size": hierarchy.config.cell_size,
+        "multiple": hierarchy.spatial_factors[0],
+        "seconds": limits.EXTRACT_SECONDS,
+    }
+    answer, arrays = _read_apart("read_extract.py", path, "upload.osm.pbf", allowed, "extract")
+    variables = {name: (dimensions, arrays[name]) for name, dimensions in answer["layers"].items()}
+    context = xr.Dataset(variables, coords={axis: arrays[axis] for axis in ("y", "x")})
+    notes = (f"state of the data: {answer['timestamp']}; residents are estimated from the buildings", *answer["notes"])
+    size = context.sizes["y"], context.sizes["x"]
+    return Area("your extract", context, *size, whole_week=False, attribution=ATTRIBUTION, notes=notes)
+
+
+def _read_apart(script: str, path: str, name: str, allowed: dict, what: str) -> tuple[dict, dict[str, np.ndarray]]:
+    """Let a script read a copy of an upload; return what it says and the arrays that it wrote."""
+    with tempfile.TemporaryDirectory(prefix="zoomdiff-read-") as folder:
+        threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "HDF5_USE_FILE_LOCKING": "FALSE"}
+        shutil.copyfile(path, Path(folder) / name)
+        command = [sys.executable, "-I", str(Path(__file__).with_name(script)), json.dumps(allowed)]
+        options = {"cwd": folder, "env": {**threads, "TMPDIR": folder}, "capture_output": True, "check": False}
+        try:
+            done = subprocess.run(command, timeout=2 * allowed["seconds"], **options)
+            answer = json.loads(done.stdout) if done.returncode == 0 else {}
+        except subprocess.TimeoutExpired:
+            answer = {"error": f"The {what} takes too long to read."}
+        if "layers" not in answer:
+            raise ValueError(answer.get("error", f"The {what} cannot be read: it is damaged."))
+        return answer, load_file(Path(folder) / "context.safetensors")

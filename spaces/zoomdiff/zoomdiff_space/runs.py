@@ -1,5 +1,5 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
-"""What the buttons of the Space do: generate, refine, compare. No user interface in here."""
+"""What the buttons of the Space do: generate, refine, compare, what if. No user interface in here."""
 
 import time
 from collections.abc import Callable
@@ -10,8 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import xarray as xr
 
 from zoomdiff_diffusers import Hierarchy, ZoomDiffPipeline, bundled_model
+from zoomdiff_diffusers.data.differences import compare_contexts
+from zoomdiff_diffusers.data.edits import PRESETS, edit_context
 from zoomdiff_diffusers.data.simulated_city import SimulatedCity
 from zoomdiff_diffusers.data.stores import levels_to_datatree, write_netcdf
 from zoomdiff_diffusers.data.tables import read_csv, write_csv
@@ -42,6 +45,8 @@ class Result:
         y, x (`np.ndarray`, *optional*): Centres of the finest cells (m).
         seconds (`float`): How long it took.
         attrs (`dict`): Provenance.
+        attribution (`str`): Whose data the context is.
+        notes (`tuple[str, ...]`): What should be known about the context.
     """
 
     name: str
@@ -53,6 +58,8 @@ class Result:
     x: np.ndarray | None
     seconds: float
     attrs: dict
+    attribution: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def samples(self) -> int:
@@ -64,8 +71,7 @@ class Result:
 
     @property
     def north_up(self) -> bool:
-        """Whether the first row is the northern one, as in many raster files. Otherwise it is the southern one."""
-        return self.y is not None and len(self.y) > 1 and self.y[0] > self.y[-1]
+        return runs_south(self.y)
 
     def volume(self, level: str) -> int:
         """How many finest cells and hours one value of a level stands for."""
@@ -89,6 +95,57 @@ class Result:
         path = folder / f"zoomdiff_{self.hierarchy.names[self.hierarchy.index(level)]}.csv"
         write_csv(self.totals(), path, level)
         return path
+
+
+@dataclass(frozen=True)
+class Difference:
+    """
+    What a plan changes.
+
+    Args:
+        name (`str`): Of the plan and its area, for titles.
+        tree (`xarray.DataTree`): Of [`compare_contexts`], totals per unit and interval.
+        report (`dict`): Of [`edit_context`].
+        square (`tuple[int, int, int]`): Row and column of its first cell, and its side in cells.
+        samples (`int`): Pairs of them.
+        start, hierarchy, unit, north_up, seconds, attribution: As in `Result`.
+    """
+
+    name: str
+    tree: xr.DataTree
+    report: dict
+    square: tuple[int, int, int]
+    samples: int
+    start: np.datetime64
+    hierarchy: Hierarchy
+    unit: str
+    north_up: bool
+    seconds: float
+    attribution: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Finest cells from south to north and from west to east."""
+        finest = self.tree[self.hierarchy.names[-1]]
+        return finest.sizes["y"], finest.sizes["x"]
+
+    def write_netcdf(self, folder: Path) -> Path:
+        """Write all levels into a folder."""
+        path = folder / "zoomdiff_difference.nc"
+        write_netcdf(self.tree, path)
+        return path
+
+
+def runs_south(y: np.ndarray | None) -> bool:
+    """Whether the first row is the northern one, as in many raster files. Otherwise it is the southern one."""
+    return y is not None and len(y) > 1 and y[0] > y[-1]
+
+
+def place_square(place: tuple[int, int], side: int, size: tuple[int, int]) -> tuple[int, int, int]:
+    """The square of so many cells around a place that still lies in the area: its first row and column, and side."""
+    side = min(side, *size)
+    row, column = (min(max(at - side // 2, 0), whole - side) for at, whole in zip(place, size))
+    return row, column, side
 
 
 def describe_level(hierarchy: Hierarchy, name: str) -> str:
@@ -249,6 +306,51 @@ class Engine:
             },
         }
 
+    def what_if(
+        self, area: Area, preset, row, column, metres, first_day, samples, seed, steps, progress: Progress
+    ) -> Difference:
+        """
+        Generate an area with and without a square of something else, from the same noise.
+
+        Raises:
+            ValueError: For what cannot be done or is too much; the message is for the visitor.
+        """
+        start = parse_day(first_day)
+        samples, seed, steps = self._check_numbers(samples, seed, steps, fewest_samples=2)
+        if preset not in PRESETS:
+            raise ValueError(f"What is built must be one of: {', '.join(PRESETS)}.")
+        cell = int(self.hierarchy.config.cell_size)
+        side = limits.whole_number("Side", metres, *limits.SQUARE_METRES) // cell
+        row = limits.whole_number("Row", row, 0, area.height - 1)
+        column = limits.whole_number("Column", column, 0, area.width - 1)
+        self._check_size(area, area.hours, 2 * samples, steps)
+        started = time.perf_counter()
+        square = row, column, side = place_square((row, column), side, (area.height, area.width))
+        corners = [(column, row), (column + side, row), (column + side, row + side), (column, row + side)]
+        ring = [[cell * x, cell * y] for x, y in (*corners, corners[0])]
+        feature = {"geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": {"preset": preset}}
+        edits = {"type": "FeatureCollection", "features": [{"type": "Feature", **feature}]}
+        before = area.layers_in_metres(cell)
+        plan, report = edit_context(before, edits)
+        tree = compare_contexts(
+            self.pipe, before, plan, start, area.hours, samples, seed, steps, "sum", self._reporter(progress, runs=2)
+        )
+        name = f"{preset[0].upper()}{preset[1:]} in {area.name}"
+        tree.attrs |= self._attributes(f"What if: {name}", area, seed)
+        return Difference(
+            name=name,
+            tree=tree,
+            report=report,
+            square=square,
+            samples=samples,
+            start=start,
+            hierarchy=self.hierarchy,
+            unit=self.pipe.traffic_processor.units[0],
+            north_up=runs_south(area.coordinates("y")),
+            seconds=time.perf_counter() - started,
+            attribution=area.attribution,
+        )
+
     def _check_numbers(self, samples, seed, steps, fewest_samples=1):
         return (
             limits.whole_number("Samples", samples, fewest_samples, limits.MAX_SAMPLES),
@@ -267,10 +369,13 @@ class Engine:
             raise ValueError(f"The context file covers {hours} hours; it must cover whole days.")
         limits.check_work(area.height, area.width, hours, samples, steps)
 
-    def _reporter(self, progress: Progress):
+    def _reporter(self, progress: Progress, runs: int = 1):
+        """The pipeline's callback for one run, or for so many after each other."""
         deadline = time.perf_counter() + limits.RUN_SECONDS
+        finished = 0
 
         def report(pipe, step, timestep, tensors):
+            nonlocal finished
             if time.perf_counter() > deadline:
                 raise ValueError(
                     f"This took longer than {limits.RUN_SECONDS} s and was stopped. Choose a smaller area, fewer"
@@ -278,18 +383,15 @@ class Engine:
                 )
             stage = int(pipe.scheduler.stage_of(timestep))
             level = describe_level(pipe.hierarchy, pipe.hierarchy.names[stage])
-            progress(step + 1, pipe.num_timesteps, f"Level {stage + 1} of {len(pipe.hierarchy)}: {level}")
+            which = "" if runs == 1 else ("without, " if finished == 0 else "with, ")
+            text = f"{which}level {stage + 1} of {len(pipe.hierarchy)}: {level}"
+            progress(finished * pipe.num_timesteps + step + 1, runs * pipe.num_timesteps, text[0].upper() + text[1:])
+            finished += step + 1 == pipe.num_timesteps
             return tensors
 
         return report
 
     def _result(self, name, area, levels, start, started, seed):
-        attrs = {
-            "title": name,
-            "source": f"zoomdiff_diffusers {version('zoomdiff_diffusers')}, model {MODEL} (bundled)",
-            "seed": seed,
-            "date_created": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
         return Result(
             name=name,
             levels=levels,
@@ -299,8 +401,19 @@ class Engine:
             y=area.coordinates("y"),
             x=area.coordinates("x"),
             seconds=time.perf_counter() - started,
-            attrs=attrs,
+            attrs=self._attributes(name, area, seed),
+            attribution=area.attribution,
+            notes=area.notes,
         )
+
+    def _attributes(self, title: str, area: Area, seed: int) -> dict:
+        attrs = {
+            "title": title,
+            "source": f"zoomdiff_diffusers {version('zoomdiff_diffusers')}, model {MODEL} (bundled)",
+            "seed": seed,
+            "date_created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        return attrs | ({"licence": area.attribution} if area.attribution else {})
 
 
 def _said(time):

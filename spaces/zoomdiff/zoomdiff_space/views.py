@@ -10,15 +10,34 @@ import plotly.graph_objects as go
 from matplotlib import colormaps
 from plotly.subplots import make_subplots
 
-from .runs import Result, describe_level
+from zoomdiff_diffusers.data.differences import summarise_difference
+from zoomdiff_diffusers.data.simulated_context import AOI_CLASSES, SURFACE_CLASSES
+
+from .areas import Area
+from .runs import Difference, Result, describe_level, runs_south
 
 
 MEAN = "Mean of all samples"
 WEEKDAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 COLOURS = "cividis"  # nearly the same for every kind of colour vision
 DARKEST_SHARE = 1 / 150  # of the brightest value: below it the colour scale is linear, above it logarithmic
-LINE, BAND, OTHER = "#0b5394", "rgba(11, 83, 148, 0.25)", "#e69f00"
-FONT = {"family": "system-ui, sans-serif", "size": 13, "color": "#1f2937"}
+# Lines, grid and text of charts are seen on white and, in dark mode, on nearly black.
+LINE, BAND, OTHER, GRID = "#2b7bba", "rgba(43, 123, 186, 0.3)", "#e69f00", "rgba(128, 128, 128, 0.35)"
+FONT = {"family": "system-ui, sans-serif", "size": 13, "color": "#64748b"}
+CHANGE, SPREAD = "What the plan adds", "Spread of that over the samples"
+DIVERGING = "RdBu_r"  # blue is less, red is more; fit for the usual kinds of colour vision
+LAND_USE = {
+    "fields, woods": "#d7e8c4", "water": "#9ccbe6", "other built ground": "#d9d9d9", "housing": "#f6c99b",
+    "offices": "#d1605e", "shops": "#8c2d5b", "industry": "#8f8f8f", "education": "#8e7cc3", "health": "#e39fd0",
+    "leisure": "#d9c64a", "park": "#6fb36a", "station": "#7a5230", "main road": "#4d4d4d", "railway": "#111111",
+}  # fmt: skip
+OF_AOI = dict(zip(AOI_CLASSES[1:], list(LAND_USE)[3:12]))
+OF_SURFACE = {"vegetation": "fields, woods", "water": "water", "arterial": "main road", "motorway": "main road",
+              "railway": "railway"}  # fmt: skip
+LEARNT = (
+    "This is what the model has learnt from simulated cities about such places. It does not know where people move"
+    " from, new base stations, or match days."
+)
 
 
 def error_text(error) -> str:
@@ -71,11 +90,199 @@ def zoom_data(result: Result, choice: str, place: tuple[int, int]) -> str:
         "palette": palette,
         "ticks": ticks,
         "unit": f"{result.unit} per hour and 50 m cell",
+        "meaning": "dark is little, bright is much",
         "north_up": bool(result.north_up),
         "place": place,
-        "extent": _extent(result),
+        "extent": _extent(result.finest.shape[-2:]),
     }
     return json.dumps(data)
+
+
+# What if: the land use on which a visitor places a square, and what it changes
+
+
+def land_use_codes(area: Area) -> np.ndarray:
+    """(H, W) positions in `LAND_USE`: water, main roads and railways, then areas of interest, then the ground."""
+    names = list(LAND_USE)
+    layers = area.layers_in_metres(50)
+    codes = np.full((area.height, area.width), names.index("other built ground"))
+    surface, aoi = (None if name not in layers else layers[name].values for name in ("surface", "aoi"))
+    surface, aoi = (
+        layer.argmax(axis=0) if layer is not None and layer.ndim == 3 else layer for layer in (surface, aoi)
+    )
+    for layer, classes, words, kept in (
+        (surface, SURFACE_CLASSES, OF_SURFACE, ["vegetation"]),
+        (aoi, AOI_CLASSES, OF_AOI, AOI_CLASSES),
+        (surface, SURFACE_CLASSES, OF_SURFACE, ["water", "arterial", "motorway", "railway"]),
+    ):
+        for name in kept if layer is not None else ():
+            if name in words:
+                codes[layer == classes.index(name)] = names.index(words[name])
+    return codes
+
+
+def green_place(area: Area, side: int) -> tuple[int, int]:
+    """Where a square of so many cells covers most parks and fields: a place to build on. Row and column."""
+    green = np.isin(land_use_codes(area), [list(LAND_USE).index(name) for name in ("park", "fields, woods")])
+    side = min(side, *green.shape)
+    windows = np.lib.stride_tricks.sliding_window_view(green, (side, side)).sum(axis=(2, 3))
+    row, column = np.unravel_index(windows.argmax(), windows.shape)
+    return int(row) + side // 2, int(column) + side // 2
+
+
+def land_use_data(area: Area, place: tuple[int, int], side: int) -> str:
+    """What `zoom.js` needs for the map of the land use, with a square of so many cells around a place."""
+    codes = land_use_codes(area)
+    data = {
+        "levels": [
+            {
+                "title": f"Land use of {area.name}",
+                "factor": 1,
+                "hours": 1,
+                "shape": (1, *codes.shape),
+                "colours": base64.b64encode(codes.astype(np.uint8).tobytes()).decode(),
+            }
+        ],
+        "labels": [""],
+        "busiest": 0,
+        "palette": [[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in LAND_USE.values()],
+        "classes": list(LAND_USE),
+        "north_up": bool(runs_south(area.coordinates("y"))),
+        "place": place,
+        "side": side,
+        "extent": _extent(codes.shape),
+    }
+    return json.dumps(data)
+
+
+def difference_data(difference: Difference, choice: str, place: tuple[int, int]) -> str:
+    """What `zoom.js` needs for the maps of what a plan changes over the whole period."""
+    name = "period_spread" if choice == SPREAD else "period_difference"
+    hours = difference.tree[difference.hierarchy.names[-1]].sizes["time"]
+    maps = [  # per finest cell and hour, on one scale
+        difference.tree[level.name][name].values[0] / (level.spatial_factor**2 * hours)
+        for level in difference.hierarchy.levels
+    ]
+    largest = float(np.quantile(np.abs(maps[-1]), 0.9995)) or 1.0
+    knee = largest / 30
+    signed = choice != SPREAD
+    levels = []
+    for level, values in zip(difference.hierarchy.levels, maps):
+        scaled = (np.sign(values) * np.log1p(np.abs(values) / knee) / np.log1p(largest / knee)).clip(-1, 1)
+        colours = np.rint(127.5 + 127.5 * scaled if signed else 255 * scaled).astype(np.uint8)
+        levels.append(
+            {
+                "title": describe_level(difference.hierarchy, level.name).rpartition(",")[0],
+                "factor": level.spatial_factor,
+                "hours": hours,
+                "shape": (1, *values.shape),
+                "colours": base64.b64encode(colours.tobytes()).decode(),
+            }
+        )
+    colours = colormaps[DIVERGING if signed else COLOURS](np.arange(256))[:, :3]
+    data = {
+        "levels": levels,
+        "labels": ["the whole period"],
+        "busiest": 0,
+        "palette": (255 * colours).round().astype(int).tolist(),
+        "ticks": _signed_ticks(knee, largest) if signed else _plain_ticks(knee, largest),
+        "unit": f"{difference.unit} per hour and 50 m cell, mean of the period",
+        "meaning": "blue is less, red is more" if signed else "dark is little, bright is much",
+        "north_up": bool(difference.north_up),
+        "place": place,
+        "square": difference.square,
+        "extent": _extent(difference.size),
+    }
+    return json.dumps(data)
+
+
+def _plain_ticks(knee: float, largest: float) -> list[dict]:
+    values = [0.0, knee, _rounded(largest)]
+    scale = np.log1p(largest / knee)
+    return [{"label": f"{_rounded(value):g}", "position": float(np.log1p(value / knee) / scale)} for value in values]
+
+
+def _signed_ticks(knee: float, largest: float) -> list[dict]:
+    more = [{**tick, "position": 0.5 + tick["position"] / 2} for tick in _plain_ticks(knee, largest)[1:]]
+    less = [{"label": f"−{tick['label']}", "position": 1 - tick["position"]} for tick in reversed(more)]
+    return [*less, {"label": "0", "position": 0.5}, *more]
+
+
+def difference_summary(difference: Difference) -> str:
+    """What a plan changes, in a sentence and two tables."""
+    summary = summarise_difference(difference.tree)
+    unit, metres = f"G{difference.unit[1:]}", difference.square[2] * difference.hierarchy.config.cell_size
+    totals, rows = summary["totals"], []
+    for key, label in (("edited", f"The square, {metres:g} m"), ("total", "Whole area")):
+        row = {name: value / 1000 for name, value in totals[key].items()}
+        rows.append(
+            [
+                label,
+                amount(row["before"]),
+                amount(row["after"]),
+                f"{_plus(row['difference'])} ± {amount(row['spread'])}",
+            ]
+        )
+    change, days = totals["edited"]["difference"] / 1000, difference.tree["grid_50m"].sizes["time"] / 24
+    text = (
+        f"<b>{escape(difference.name)}</b>: in the square, traffic {'rises' if change > 0 else 'falls'} by"
+        f" {amount(abs(change))} {unit} in {days:g} days, from {rows[0][1]} to {rows[0][2]}. Mean of"
+        f" {difference.samples} pairs of samples with the same noise, made in {difference.seconds:.1f} s; ± is the"
+        f" standard deviation over the pairs. <b>{LEARNT}</b>"
+    )
+    head = ["", f"Without, {unit}", f"With, {unit}", f"Difference, {unit}"]
+    tables = table("Traffic of the whole period; every level adds up to it", head, rows)
+    layers = {"population": "Residents", "building_volume": "Buildings, m³", "poi": "Points of interest"}
+    changed = difference.report["features"][0]["totals"]
+    rows = []
+    for name, label in layers.items():
+        if name in changed:
+            before, after = (
+                sum(values.values()) if isinstance(values, dict) else values
+                for values in (changed[name]["before"], changed[name]["after"])
+            )
+            rows.append([label, amount(before), amount(after)])
+    tables += table("What the square holds", ["", "Without", "With"], rows) if rows else ""
+    source = f"<p>Data: {escape(difference.attribution)}</p>" if difference.attribution else ""
+    return f"<p>{text}</p>{tables}{source}"
+
+
+def _plus(value: float) -> str:
+    return f"{'+' if value >= 0 else '−'}{amount(abs(value))}"
+
+
+def difference_place_table(difference: Difference, place: tuple[int, int]) -> str:
+    """What a plan changes at a place, level by level."""
+    rows = []
+    for level in difference.hierarchy.levels:
+        here = tuple(index // level.spatial_factor for index in place)
+        values = [
+            float(difference.tree[level.name][f"period_{name}"].values[0][here]) / 1000
+            for name in ("before", "after", "difference", "spread")
+        ]
+        title = describe_level(difference.hierarchy, level.name).rpartition(",")[0]
+        rows.append([title, amount(values[0]), amount(values[1]), f"{_plus(values[2])} ± {amount(values[3])}"])
+    unit = f"G{difference.unit[1:]}"
+    caption = f"Row {place[0]}, column {place[1]}: traffic of the whole period, {unit}"
+    return table(caption, ["Level", "Without", "With", "Difference"], rows)
+
+
+def difference_figure(difference: Difference) -> go.Figure:
+    """The square, hour by hour, without and with the plan: means over the samples."""
+    row, column, side = difference.square
+    finest = difference.tree[difference.hierarchy.names[-1]]
+    figure = make_subplots(rows=1, subplot_titles=[f"<b>The square</b>: G{difference.unit[1:]} per hour"])
+    for name, label, colour, dash in (("before", "without", LINE, "dot"), ("after", "with", OTHER, "solid")):
+        values = finest[name].values[0, :, row : row + side, column : column + side].sum(axis=(1, 2)) / 1000
+        times = difference.start + np.arange(len(values) + 1) * np.timedelta64(1, "h")
+        line = {"color": colour, "width": 1.8, "dash": dash, "shape": "hv"}
+        steps = np.append(values, values[-1]).round(4).tolist()
+        figure.add_trace(go.Scatter(x=[str(time) for time in times], y=steps, line=line, name=label, mode="lines"))
+    figure.update_yaxes(rangemode="tozero", gridcolor=GRID, zeroline=False)
+    _style(figure, height=320)
+    figure.update_layout(legend_traceorder="normal")
+    figure.update_annotations(font_size=13, x=0, xanchor="left", xshift=-44)
+    return figure
 
 
 def _ticks(knee: float, brightest: float) -> list[float]:
@@ -87,10 +294,9 @@ def _rounded(value: float) -> float:
     return float(f"{value:.2g}")
 
 
-def _extent(result: Result) -> str:
-    height, width = result.finest.shape[-2:]
-    side = result.hierarchy.config.cell_size / 1000
-    return f"{width * side:g} km from west to east, {height * side:g} km from south to north"
+def _extent(size: tuple[int, int]) -> str:
+    height, width = size
+    return f"{width * 0.05:g} km from west to east, {height * 0.05:g} km from south to north"
 
 
 def hour_label(start: np.datetime64, hour: int) -> str:
@@ -120,7 +326,7 @@ def series_figure(result: Result, place: tuple[int, int]) -> go.Figure:
         unit = f"G{result.unit[1:]}" if thousands else result.unit
         figure.layout.annotations[row - 1].text = f"<b>{title}</b>: {unit} per {_interval(level, result.hierarchy)}"
         _add_band(figure, result, samples / (1000 if thousands else 1), level.temporal_factor, row=row)
-    figure.update_yaxes(rangemode="tozero", gridcolor="#d1d5db", zeroline=False, nticks=5)
+    figure.update_yaxes(rangemode="tozero", gridcolor=GRID, zeroline=False, nticks=5)
     _style(figure, height=150 * len(names) + 90)
     figure.update_annotations(font_size=13, x=0, xanchor="left", xshift=-44)
     return figure
@@ -136,7 +342,7 @@ def total_figure(result: Result) -> go.Figure:
     figure = make_subplots(rows=1, subplot_titles=[f"<b>Whole area</b>: G{result.unit[1:]} per hour"])
     totals = result.finest[:, 0].sum(axis=(2, 3), dtype=np.float64) / 1000
     _add_band(figure, result, totals, result.hierarchy.temporal_factors[-1], row=1)
-    figure.update_yaxes(rangemode="tozero", gridcolor="#d1d5db", zeroline=False)
+    figure.update_yaxes(rangemode="tozero", gridcolor=GRID, zeroline=False)
     _style(figure, height=320)
     figure.update_annotations(font_size=13, x=0, xanchor="left", xshift=-44)
     return figure
@@ -170,15 +376,15 @@ def _style(figure, height):
     figure.update_layout(
         height=height,
         autosize=True,
-        paper_bgcolor="white",
-        plot_bgcolor="white",
+        paper_bgcolor="rgba(0, 0, 0, 0)",
+        plot_bgcolor="rgba(0, 0, 0, 0)",
         font=FONT,
         hovermode="x unified",
         dragmode=False,
         margin={"l": 52, "r": 14, "t": 58, "b": 44},
         legend=legend,
     )
-    figure.update_xaxes(tickformat="%a\n%d %b", hoverformat="%a %d %b, %H:%M", gridcolor="#d1d5db")
+    figure.update_xaxes(tickformat="%a\n%d %b", hoverformat="%a %d %b, %H:%M", gridcolor=GRID)
     figure.update_xaxes(tickangle=0)
 
 
@@ -234,11 +440,13 @@ def summary(result: Result, note: str = "") -> str:
     spread = f" ({amount(total.min())} to {amount(total.max())} among the samples)" if len(total) > 1 else ""
     text = (
         f"<b>{escape(result.name)}</b>: {result.samples} sample{'s' * (result.samples > 1)} of {days:g} days, made in"
-        f" {result.seconds:.1f} s. {_extent(result)}. In total {amount(np.median(total))} {unit}{spread}. The busiest"
-        f" hour is {hour_label(result.start, busiest)}. Every level adds up to the one above it."
+        f" {result.seconds:.1f} s. {_extent(result.finest.shape[-2:])}. In total {amount(np.median(total))} {unit}"
+        f"{spread}. The busiest hour is {hour_label(result.start, busiest)}. Every level adds up to the one above it."
     )
     head = ["Level", "Units", "Intervals", f"Typical unit, {result.unit} per interval (10 to 90 % of units)"]
-    return f"<p>{text}</p>{f'<p>{note}</p>' if note else ''}{table('The four levels of the first sample', head, rows)}"
+    source = f"Data: {result.attribution}; {'; '.join(result.notes)}." if result.attribution else ""
+    paragraphs = "".join(f"<p>{escape(words, quote=False)}</p>" for words in (note, source) if words)
+    return f"<p>{text}</p>{paragraphs}{table('The four levels of the first sample', head, rows)}"
 
 
 def refinement_note(given: dict) -> str:
@@ -304,7 +512,7 @@ def comparison_figure(scores: dict, hierarchy) -> go.Figure:
         values = [round(level[who]["crps"], 4) for level in scores["levels"].values()]
         marker = {"color": colour, "pattern": {"shape": pattern, "fgcolor": "white"}}
         figure.add_trace(go.Bar(x=titles, y=values, name=label, marker=marker))
-    figure.update_yaxes(title_text=f"CRPS, {scores['unit']} per hour and cell", gridcolor="#e5e7eb")
+    figure.update_yaxes(title_text=f"CRPS, {scores['unit']} per hour and cell", gridcolor=GRID)
     _style(figure, height=340)
     figure.update_layout(hovermode="closest", legend_traceorder="normal", margin_b=60, margin_t=36)
     figure.update_xaxes(tickformat=None, dtick=None, type="category")
