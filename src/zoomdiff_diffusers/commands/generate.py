@@ -68,13 +68,13 @@ def generate(
     Exit codes: 0 done; 1 the files, the model and the arguments do not fit together; 2 wrong arguments.
     """
     if output.suffix == ".zarr":
+        layers = open_context(context, output)
         make_city(
-            context,
             output,
             model,
             device,
             as_json,
-            lambda pipe, layers: pipe.generate_city(layers, output, start, hours, steps, samples, seed, units),
+            lambda pipe: pipe.generate_city(layers, output, start, hours, steps, samples, seed, units),
         )
         return
     layers = read_context(context, output)
@@ -83,9 +83,9 @@ def generate(
     run_pipeline(call, output, model, seed, steps, units, as_json)
 
 
-def make_city(context, output: Path, model: str, device, as_json: bool, make) -> None:
+def make_city(output: Path, model: str, device, as_json: bool, make) -> None:
     """
-    Call `make(pipe, layers)`, which writes a Zarr store for an area of any size, and print a summary.
+    Call `make(pipe)`, which writes a Zarr store for an area of any size, and print a summary.
 
     Several processes, started by `accelerate launch` or torchrun, share out the work.
     """
@@ -100,10 +100,9 @@ def make_city(context, output: Path, model: str, device, as_json: bool, make) ->
         process = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
         main, device = process.is_main_process, device or str(process.device)
     started = time.perf_counter()
-    layers = open_context(context, output)
     pipe = make_pipeline(model, device)
     try:
-        make(pipe, layers)
+        make(pipe)
     except (ValueError, TypeError) as error:
         fail(str(error))
     except ModuleNotFoundError:

@@ -117,7 +117,7 @@ def refine(
                 if (sites is None) == (areas is None):
                     fail("A table needs --sites or --areas, which say where its units are.")
                 folder, form = Path(temporary, "measured"), TableFormat(timezone=timezone)
-                report = build_dataset(traffic, folder, form, sites, areas, context=context, scale=scale)
+                report = build_dataset(traffic, folder, form, sites, areas, context=layers, scale=scale)
                 if not as_json:
                     for note in report["notes"]:
                         typer.echo(f"- {note}", err=True)
@@ -129,7 +129,7 @@ def refine(
         except OSError as error:
             fail(f"--output: cannot write {output}: {error.strerror or error}.")
 
-    def make(pipe, layers):
+    def make(pipe):
         pipe.refine_city(
             measured.values,
             measured.labels,
@@ -142,7 +142,7 @@ def refine(
             units=units,
         )
 
-    make_city(context, output, model, device, as_json, make)
+    make_city(output, model, device, as_json, make)
 
 
 def _read_coarse(path: Path, level: str | None, pipe, units: str, layers):

@@ -3,7 +3,8 @@
 
 from .build import build_dataset
 from .layouts import build_telecom_italia, build_uomo
+from .measured import Measured, read_measured
 from .readings import TableFormat
 
 
-__all__ = ["TableFormat", "build_dataset", "build_telecom_italia", "build_uomo"]
+__all__ = ["Measured", "TableFormat", "build_dataset", "build_telecom_italia", "build_uomo", "read_measured"]

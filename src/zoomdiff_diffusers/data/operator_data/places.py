@@ -27,6 +27,8 @@ class Places:
         names (`list[str]`): Ids of the units that come out.
         unit_of (`dict[str, int]`): Index in `names` by the id in the table; units that are not in it are left out.
         labels (`np.ndarray`, *optional*): (H, W) int32, the unit that serves each cell, if there is a grid.
+        distance (`np.ndarray`, *optional*):
+            (H, W) metres from the middle of each cell to the site or the polygon that serves it.
         squares (`bool`): Each unit is one cell of the grid.
         zones (`dict[str, np.ndarray]`): Layers (H, W) of the zones by name, for the context.
         context (`xr.Dataset`): Coordinates `y`, `x` and `spatial_ref` as far as they are known, and the layers.
@@ -38,6 +40,7 @@ class Places:
     names: list[str]
     unit_of: dict[str, int]
     labels: np.ndarray | None = None
+    distance: np.ndarray | None = None
     squares: bool = False
     zones: dict[str, np.ndarray] = field(default_factory=dict)
     context: xr.Dataset = field(default_factory=xr.Dataset)
@@ -181,7 +184,9 @@ def places_of_sites(units: list[str], sites: Sites, context: xr.Dataset) -> Plac
         if not outside[site_of[unit]]:
             heirs[unit] = _heir(unit, serving, x[first][site_of], y[first][site_of], sites.azimuth)
     zones = {SITES: _numbered(of_sites)} | ({SECTORS: _numbered(labels)} if sectored else {})
-    return _places_of_zones(units, sites.names, labels, heirs, zones, context, notes)
+    places = _places_of_zones(units, sites.names, labels, heirs, zones, context, notes)
+    places.distance = np.hypot(x[first][of_sites] - columns, y[first][of_sites] - rows[:, None])
+    return places
 
 
 def places_of_polygons(units: list[str], path, names: list[str], polygons, context: xr.Dataset) -> Places:
@@ -214,7 +219,10 @@ def places_of_polygons(units: list[str], path, names: list[str], polygons, conte
         for unit in zones_without_cells(labels, len(names))
         if not outside[unit]
     }
-    return _places_of_zones(units, names, labels, heirs, {POLYGONS: _numbered(labels)}, context, notes)
+    places = _places_of_zones(units, names, labels, heirs, {POLYGONS: _numbered(labels)}, context, notes)
+    middles = shapely.points(*np.meshgrid(columns, rows))
+    places.distance = shapely.distance(middles, np.asarray(polygons, dtype=object)[labels])
+    return places
 
 
 def read_sites(path, id_column: str | None, unit_column: str, crs: str | None) -> Sites:

@@ -103,6 +103,8 @@ class HourStore:
                 coordinates["cells"] = ("unit", cells, {"long_name": "cells that the unit serves"})
                 text = {"long_name": "position on the axis unit of what serves the cell", **reference}
                 variables["zone"] = (("y", "x"), places.labels, text)
+                text = {"units": "m", "long_name": "distance of the cell to what serves it", **reference}
+                variables["distance"] = (("y", "x"), places.distance.astype(np.float32), text)
         dataset = xr.Dataset(variables, coordinates, {"Conventions": "CF-1.11", **attributes})
         dataset.to_zarr(path, mode="w", zarr_format=3, consolidated=False)
         self.traffic = zarr.open_group(path, mode="r+").create_array(
