@@ -9,13 +9,13 @@ Both make the same finest level, so both are scored at all units: per level CRPS
 true law's, and spread/skill. Areas count by their size.
 """
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from zoomdiff_diffusers import ZoomDiffPipeline
 from zoomdiff_diffusers.data.simulated_city import SimulatedCity
 from zoomdiff_diffusers.data.simulated_context import simulate_zones
 from zoomdiff_diffusers.evaluation import cross_level_error, fair_crps
@@ -40,22 +40,28 @@ FIRST_CITY = 2_000_000
 
 
 def train(which, arguments):
-    """The trained pipeline of one hierarchy, and the seconds that it took."""
-    words = ["--config", str(CONFIG), "--output_dir", f"runs/zones_{which}", "--overwrite_output_dir", "true"]
+    """The trained pipeline of one hierarchy, and the seconds that it took; an earlier training is taken up."""
+    folder = Path("runs") / f"zones_{which}"
+    if arguments.reuse:
+        pipe = ZoomDiffPipeline.from_pretrained(folder)
+        found = pipe.training_summary
+        if (found["steps"], found["seed"]) != (arguments.steps, arguments.seed):
+            raise ValueError(f"{folder} was trained with {found['steps']} steps and seed {found['seed']}.")
+        return pipe, found["seconds"]
+    words = ["--config", str(CONFIG), "--output_dir", str(folder), "--overwrite_output_dir", "true"]
     words += ["--max_train_steps", str(arguments.steps), "--seed", str(arguments.seed)]
     parsed = parse_arguments([*words, "--validation_steps", str(arguments.steps), "--validation_areas", "0"])
     if which == "squares":
         squares = [{key: value for key, value in level.items() if key != "zones"} for level in parsed.hierarchy.levels]
         parsed = replace(parsed, hierarchy=replace(parsed.hierarchy, levels=squares))
-    started = time.perf_counter()
     trainer = Trainer(parsed)
-    trainer.train()
-    return trainer.pipeline(), time.perf_counter() - started
+    return trainer.pipeline(), trainer.train()["seconds"]
 
 
 def main():
     parser = make_parser(__doc__)
     parser.add_argument("--steps", type=int, default=1500, help="training steps of each model (default: 1500)")
+    parser.add_argument("--reuse", action="store_true", help="take the models of an earlier run out of runs/")
     parser.add_argument("--cities", type=int, default=8, help="held-out cities (default: 8)")
     parser.add_argument("--side", type=int, default=32, help="height and width of a city in cells (default: 32)")
     parser.add_argument("--samples", type=int, default=16, help="size of the ensembles (default: 16)")

@@ -177,3 +177,36 @@ def test_what_does_not_fit_is_refused():
         hierarchy.pyramid(finest, {name: labels.mT for name, labels in random_zones(0).items()})
     with pytest.raises(ValueError, match="maybe \\['zones'\\]"):
         Hierarchy([{"name": "bs", "spatial_factor": 1, "temporal_factor": 1, "zone": "site"}])
+
+
+def test_a_square_across_a_border_is_split_by_the_profile():
+    """Without it, a dry corner of a square that belongs to another area would get the mean of the square."""
+    levels = [Level("bs", 2, 1, "site"), Level("square", 2, 1), Level("cell", 1, 1)]
+    hierarchy = Hierarchy(levels)
+    zones = {"site": torch.tensor([[[0, 0, 0, 1], [0, 0, 1, 1]]])}
+    cells = torch.tensor([[4.0, 4.0, 0.0, 8.0], [4.0, 4.0, 2.0, 6.0]], dtype=torch.float64)[None, None, None]
+    site, square, _ = hierarchy.pyramid(cells, zones)
+    even = hierarchy.reconcile(square, site, "square", zones=zones)
+    split = hierarchy.reconcile(square, site, "square", zones=zones, profile=3 * cells)
+    assert even[0, 0, 0, 0, 2] > 3 and split[0, 0, 0, 0, 2] == 0
+    torch.testing.assert_close(split[0, 0, 0, :, 2:], torch.tensor([[0.0, 16 / 3], [16 / 3, 16 / 3]]).double())
+    torch.testing.assert_close(hierarchy.level_of(split, "square", zones), square)
+    found = hierarchy.reconcile(cells, split, "cell", zones=zones, profile=cells)
+    torch.testing.assert_close(found, cells)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**20), name=st.sampled_from(list(HIERARCHIES)))
+def test_sums_are_exact_with_any_profile(seed, name):
+    hierarchy, zones = Hierarchy(HIERARCHIES[name]), random_zones(seed)
+    profile = traffic(seed + 99, 2, 1, TIME, HEIGHT, WIDTH)
+    field, levels = None, []
+    for position, shape in enumerate(hierarchy.shapes(TIME, HEIGHT, WIDTH)):
+        values = hierarchy.over_units(traffic(seed + position, 2, 1, *shape), position, zones)
+        if field is not None:
+            values = hierarchy.reconcile(values, field, position, zones=zones, profile=profile)
+        field = values
+        levels.append(hierarchy.level_of(field, position, zones))
+    for position, values in enumerate(levels):
+        again = hierarchy.aggregate(field, position, zones=zones)
+        assert torch.allclose(again, values, rtol=1e-9, atol=1e-6)

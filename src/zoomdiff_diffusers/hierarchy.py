@@ -240,7 +240,7 @@ class Hierarchy(ConfigurableComponent):
         """All levels, coarse to fine, as means of the finest values (..., T, H, W)."""
         return [self.aggregate(finest, level, zones=zones) for level in range(len(self))]
 
-    def reconcile(self, values, coarse, level: str | int, mask=None, zones=None):
+    def reconcile(self, values, coarse, level: str | int, mask=None, zones=None, profile=None):
         """
         Scale non-negative `values` so that they aggregate exactly to the coarser level that guided them.
 
@@ -255,6 +255,9 @@ class Hierarchy(ConfigurableComponent):
             mask (*optional*):
                 Broadcastable to `values`, True where a unit exists. The others become zero and count as zeros.
             zones (`dict[str, torch.Tensor]`, *optional*): See the class.
+            profile (`torch.Tensor`, *optional*):
+                (..., T, H, W) guess of the finest level: how a unit that parents share is split among them, for
+                hierarchies with zones. Evenly without it.
 
         Returns:
             The field of `level`, which is the level itself without zones; see `level_of`.
@@ -270,7 +273,7 @@ class Hierarchy(ConfigurableComponent):
             if not bool(((tensor >= 0) & tensor.isfinite()).all()):
                 raise ValueError(f"`{name}` must be finite and non-negative; its smallest value is {tensor.min()}.")
         exists = torch.ones_like(fine) if mask is None else torch.as_tensor(mask).to(fine).expand_as(fine)
-        factor, in_time = self.field_factor(level), self._time_ratio(level - 1, level)
+        factor, in_time, parts = self.field_factor(level), self._time_ratio(level - 1, level), None
         fine, exists = (_resized(tensor, self.raster_factors[level], factor) for tensor in (fine * exists, exists))
         if factor == self.raster_factors[level] and not self.levels[level].zones and level - 1 < self._first_zone():
             # Parents are squares: their children are blocks.
@@ -280,6 +283,9 @@ class Hierarchy(ConfigurableComponent):
         else:
             parent = _resized(parent, self.field_factor(level - 1), factor)
             labels = self._parts(level - 1, fine.shape[-2:], zones)
+            if profile is not None and (self.levels[level].zones or self.spatial_factors[level] > 1):
+                fine = fine * self._shares(torch.as_tensor(profile).double(), level, zones)
+                parts = self._parts(level, fine.shape[-2:], zones)
             totals = (split_blocks(tensor, (in_time, 1)).sum(BLOCK_AXES) for tensor in (fine, exists))
             total, count = (sum_over(tensor, labels) for tensor in totals)
             size, ratios = in_time * sum_over(torch.ones_like(fine[..., :1, :, :]), labels), (in_time, 1)
@@ -289,7 +295,10 @@ class Hierarchy(ConfigurableComponent):
             raise ValueError("`mask` must leave a child to every positive unit of `coarse`.")
         share = torch.where(repeat_blocks(total > 0, ratios), fine, exists)
         weight = torch.where(total > 0, total, count.clamp(min=1))
-        return _like(values, share / repeat_blocks(weight, ratios) * repeat_blocks(parent * size, ratios))
+        field = share / repeat_blocks(weight, ratios) * repeat_blocks(parent * size, ratios)
+        if parts is not None:
+            field = _mean_over(field, parts)
+        return _like(values, field)
 
     def field_of(self, values, level: str | int):
         """A field with the given level (..., T, H, W): even within each unit."""
@@ -331,6 +340,17 @@ class Hierarchy(ConfigurableComponent):
         ones = torch.ones(len(labels), 1, 1, *labels.shape[-2:], dtype=torch.float64, device=labels.device)
         return sum_over(ones, labels) * temporal_factor
 
+    def _shares(self, profile: torch.Tensor, level: int, zones) -> torch.Tensor:
+        """What a level's units have in their cells, over their mean, by a guess of the finest level."""
+        profile = _resized(profile, self.raster_factors[-1], 1)
+        profile = split_blocks(profile, (self._time_ratio(level, len(self) - 1), 1)).mean(BLOCK_AXES)
+        if self.levels[level].zones:
+            mean = self._over_zones(profile, level, zones)
+        else:
+            factor = self.spatial_factors[level]
+            mean = _resized(_resized(profile, 1, factor), factor, 1)
+        return torch.where(mean > 0, profile / mean.where(mean > 0, 1.0), 1.0)
+
     def _first_zone(self) -> int:
         """Position of the first level with zones."""
         return next((position for position, level in enumerate(self.levels) if level.zones), len(self))
@@ -345,8 +365,7 @@ class Hierarchy(ConfigurableComponent):
         return zones[name]
 
     def _over_zones(self, values: torch.Tensor, level: int, zones) -> torch.Tensor:
-        labels = self._labels(level, zones)
-        return sum_over(values, labels) / sum_over(torch.ones_like(values[..., :1, :, :]), labels)
+        return _mean_over(values, self._labels(level, zones))
 
     def _parts(self, level: int, size: tuple[int, int], zones) -> torch.Tensor:
         """(B, H, W) numbers of the common parts of the units of all levels up to `level`, on the finest grid."""
@@ -420,6 +439,10 @@ def sum_over(values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     index = labels.to(values.device, torch.int64).reshape(len(labels), 1, height * width).expand(flat.shape)
     sums = flat.new_zeros(batch, flat.shape[1], int(labels.max()) + 1).scatter_add_(2, index, flat)
     return sums.gather(2, index).reshape(values.shape)
+
+
+def _mean_over(values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return sum_over(values, labels) / sum_over(torch.ones_like(values[..., :1, :, :]), labels)
 
 
 def _like(values, result: torch.Tensor):

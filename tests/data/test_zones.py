@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapely
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyproj import Transformer
@@ -18,6 +19,7 @@ from zoomdiff_diffusers.data.zones import (
     voronoi_zones,
     zones_without_cells,
 )
+from zoomdiff_diffusers.hierarchy import Hierarchy, Level
 
 
 MILAN = Path(__file__).parents[3] / "shared" / "data" / "milan_sites"
@@ -200,3 +202,39 @@ def test_real_sites_serve_the_cells_that_their_table_says():
     _, first = np.unique(np.stack([site_x, site_y]), axis=1, return_index=True)
     repeated = np.setdiff1d(np.arange(len(sites)), first)
     assert len(repeated) >= 28 and np.isin(repeated, zones_without_cells(labels, len(sites))).all()
+
+
+@pytest.mark.skipif(not MILAN.is_dir(), reason=f"the real sites of Milan are not in {MILAN}")
+def test_real_sites_and_their_sectors_are_levels_with_exact_sums():
+    """Sites and sectors, squares of 235 m as in the Milan grid, cells of 78 m: dense sites need finer cells."""
+    sites = np.genfromtxt(
+        MILAN / "aggregated_bs_data-LTE.csv", delimiter=",", names=True, dtype=None, encoding="utf-8"
+    )
+    site_x, site_y = Transformer.from_crs(4326, 32632, always_xy=True).transform(sites["lng"], sites["lat"])
+    side = 235 / 3
+    y, x = 5_022_575 + side * (np.arange(300) + 0.5), 500_900 + side * (np.arange(300) + 0.5)
+    site = voronoi_zones(site_x, site_y, y, x)
+    coarse = voronoi_zones(site_x, site_y, y[1::3], x[1::3])
+    without = [len(zones_without_cells(labels, len(sites))) for labels in (coarse, site)]
+    assert without[1] < 0.2 * without[0] and without[0] > 300  # areas that are finer than 235 m
+    sectors = np.repeat(np.arange(len(sites)), 3)
+    sector = sector_zones(sectors, np.tile([0.0, 120.0, 240.0], len(sites)), site_x, site_y, y, x)
+    layers = {
+        name: torch.from_numpy(np.unique(labels, return_inverse=True)[1].reshape(1, 300, 300))
+        for name, labels in (("site", site), ("sector", sector))
+    }
+    levels = [Level("bs", 6, 4, "site"), Level("cell", 3, 2, "sector"), Level("square", 3, 1), Level("fine", 1, 1)]
+    hierarchy, generator = Hierarchy(levels, cell_size=side), torch.Generator().manual_seed(0)
+    field = None
+    published = []
+    for position, shape in enumerate(hierarchy.shapes(4, 300, 300)):
+        values = torch.rand((1, 1, *shape), generator=generator, dtype=torch.float64).pow(4) * 1e6
+        values = hierarchy.over_units(values, position, layers)
+        field = values if field is None else hierarchy.reconcile(values, field, position, zones=layers)
+        published.append(hierarchy.level_of(field, position, layers))
+    assert field.min() >= 0
+    for name, values in zip(hierarchy.names, published):
+        torch.testing.assert_close(hierarchy.aggregate(field, name, zones=layers), values, rtol=1e-9, atol=1e-3)
+    total = np.bincount(site.ravel(), field[0, 0].sum(dim=0).numpy().ravel(), minlength=len(sites))
+    daily = published[0] * hierarchy.volume("bs", layers)
+    assert daily[0, 0, 0, 150, 150].item() == pytest.approx(total[site[150, 150]], rel=1e-9)

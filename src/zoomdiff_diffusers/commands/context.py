@@ -2,13 +2,12 @@
 """`zoomdiff context`."""
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .messages import fail, fail_without, input_file
+from .messages import check_output, fail, fail_without, input_file
 
 
 LARGE_MIB, MIB_PER_MINUTE = 250, 250  # as measured on one core of a small server
@@ -48,10 +47,7 @@ def context(
     """
     if output.suffix != ".nc":
         fail(f"--output: {output} must end in .nc.")
-    if not output.parent.is_dir():
-        fail(f"--output: the folder {output.parent} does not exist.")
-    if not os.access(output.parent, os.W_OK):
-        fail(f"--output: the folder {output.parent} cannot be written to.")
+    check_output(output, boundary, population, poi)
     try:
         import netCDF4  # noqa: F401 xarray would speak of engines
 

@@ -156,8 +156,9 @@ def _print(report: dict) -> None:
         where = "" if report["grid"] is None else " on {} x {} cells".format(*report["grid"])
         first, count = report["weeks"][0][:10], len(report["weeks"])
         typer.echo(f"{count} week(s) from {first}, local time, of {report['units']:,} units{where}")
+    unit = f" {report['value_unit']}" if report.get("value_unit", "1") != "1" else ""
     for channel, total in report["totals"].items():
-        typer.echo(f"{channel:<18}{total:,.6g} {report.get('value_unit', '')}".rstrip())
+        typer.echo(f"{channel:<18}{total:,.6g}{unit}")
     typer.echo(f"{'known hours':<18}{report['known_hours_share']:.2%}\n")
     for note in report["notes"]:
         typer.echo(f"- {note}")

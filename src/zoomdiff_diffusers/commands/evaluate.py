@@ -57,13 +57,14 @@ def _evaluate(generated, truth, mask, context):
     from ..evaluation.inputs import match_truth, read_area_types, read_mask, read_traffic
 
     generated, truth = read_traffic(generated), read_traffic(truth)
-    finest, factor = list(truth.levels.values())[-1], truth.hierarchy.spatial_factors[-1]
+    finest, factor = list(truth.levels.values())[-1], truth.hierarchy.raster_factors[-1]
     known = None if mask is None else read_mask(mask, finest.shape[-3:])
     truth, generated = match_truth(truth, generated, known)
     cells = tuple(size * factor for size in finest.shape[-2:])
     types, names = (None, None) if context is None else read_area_types(context, cells)
     of_truth = {name: values[0] for name, values in truth.levels.items()}
-    result = evaluate(generated.levels, of_truth, generated.hierarchy, generated.channels, types, names)
+    hierarchy, channels, zones = generated.hierarchy, generated.channels, generated.zones
+    result = evaluate(generated.levels, of_truth, hierarchy, channels, types, names, zones)
     return result, generated, truth
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .messages import fail, fail_without
+from .messages import check_output, fail, fail_without
 
 
 KINDS = {".tif": "GeoTIFF", ".parquet": "GeoParquet", ".csv": "CSV", ".nc": "NetCDF"}
@@ -58,11 +58,8 @@ def export(
     """
     kind = KINDS.get(output.suffix)
     if kind is None:
-        fail(f"--output: {output} must end in {', '.join(KINDS)}.")
-    if not output.parent.is_dir():
-        fail(f"--output: the folder {output.parent} does not exist.")
-    if output.resolve() == traffic.resolve():
-        fail("--output: must not be the file that is read.")
+        fail(f"--output: {output} must end in one of {', '.join(KINDS)}.")
+    check_output(output, traffic)
     for option, value, kinds in (
         ("--crs", crs, ("GeoTIFF", "GeoParquet")),
         ("--statistic", statistic, ("GeoTIFF", "GeoParquet", "CSV")),
@@ -122,7 +119,10 @@ def _print(kind: str, report: dict) -> None:
         if report["first_time"] is not None:
             when = f"at {report['times']} times from {report['first_time']}" if report["times"] > 1 else ""
             when = when or f"at {report['first_time']}"
-        count = f"{report['bands']} bands" if "bands" in report else f"{report['rows']:,} rows"
+        number, what = (report["bands"], "band") if "bands" in report else (report["rows"], "row")
+        count = f"{number:,} {what}{'s' * (number != 1)}"
         place = f", {report['crs']}" if "crs" in report else ""
         typer.echo(f"{report['level']}: {names}, {when}; {report['height']} x {report['width']} units{place}; {count}")
     typer.echo(f"\n{report['output']}: {kind}")
+    if "licence" in report:
+        typer.echo(report["licence"])

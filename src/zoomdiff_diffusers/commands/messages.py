@@ -1,6 +1,8 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
 """What the commands say when something is wrong: one line, no traceback, exit code 1."""
 
+import os
+from pathlib import Path
 from typing import NoReturn
 
 import typer
@@ -9,6 +11,18 @@ import typer
 def input_file(text: str):
     """A typer option for a file that must exist; `text` is its help."""
     return typer.Option(exists=True, dir_okay=False, readable=True, help=text)
+
+
+def check_output(output: Path, *inputs: Path | None) -> None:
+    """Refuse, before any work, an output that cannot be written or would replace an input."""
+    if not output.parent.is_dir():
+        fail(f"--output: the folder {output.parent} does not exist.")
+    if not os.access(output.parent, os.W_OK):
+        fail(f"--output: the folder {output.parent} cannot be written to.")
+    if output.suffix != ".zarr" and output.is_dir():
+        fail(f"--output: {output} is a folder.")
+    if output.resolve() in [path.resolve() for path in inputs if path is not None]:
+        fail(f"--output: {output} must not be a file that is read.")
 
 
 def fail(message: str) -> NoReturn:

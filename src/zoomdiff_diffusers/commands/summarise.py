@@ -2,12 +2,16 @@
 """`zoomdiff summarise`."""
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .messages import fail, fail_without
+from .messages import check_output, fail, fail_without
+
+
+STATISTICS = ("mean", "std", "quantiles", "exceedance")
 
 
 def summarise(
@@ -37,17 +41,16 @@ def summarise(
 
     Exit codes: 0 done; 1 the file and the arguments do not fit together; 2 wrong arguments.
     """
-    if not output.parent.is_dir():
-        fail(f"--output: the folder {output.parent} does not exist.")
+    check_output(output)
     thresholds = _thresholds(threshold or [])
-    quantiles = quantile or [0.1, 0.5, 0.9]
+    quantiles = list(dict.fromkeys(quantile or [0.1, 0.5, 0.9]))
     from ..data.ensembles import summarise_ensemble
     from ..data.stores import open_levels
 
     try:
         summarise_ensemble(traffic, output, quantiles, thresholds)
         with open_levels(output) as (_, levels):
-            variables = {name: list(level.data_vars) for name, level in levels.items()}
+            variables = {name: [it for it in STATISTICS if it in level] for name, level in levels.items()}
     except ModuleNotFoundError as error:
         fail_without(error.name, "city")
     except ValueError as error:
@@ -70,7 +73,7 @@ def _thresholds(texts: list[str]) -> dict[str, float]:
             number = float(value)
         except ValueError:
             number = None
-        if not level or number is None:
+        if not level or number is None or not math.isfinite(number):
             fail(f"--threshold: must be a level and a number, such as grid_50m=12.5, but is {text!r}.")
         if level in found:
             fail(f"--threshold: {level!r} is given twice.")

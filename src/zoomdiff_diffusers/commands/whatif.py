@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from .generate import Context, Device, Json, Model, Seed, Steps, Units, make_pipeline, open_context
-from .messages import fail, fail_without, input_file
+from .messages import check_output, fail, fail_without, input_file
 from .models import DEFAULT_MODEL
 
 
@@ -65,7 +65,10 @@ def whatif(
         fail(f"--output: {output} must end in .nc or .zarr.")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         fail("whatif runs in one process. Generate both contexts on several, and compare the stores in Python.")
+    check_output(output, context, edit)
     layers = open_context(context, output)
+    if not {"y", "x"} <= set(layers.coords):
+        fail(f"--context: {context} lacks the coordinates y and x of its cells, which place the plan.")
     try:
         from ..data.edits import edit_context
 
@@ -74,6 +77,8 @@ def whatif(
         fail_without(error.name, "context")
     except (ValueError, OSError) as error:
         fail(f"--edit: {error}")
+    if not report["features"]:
+        fail(f"--edit: {edit} has no features, so that nothing changes.")
     from ..data.differences import summarise_difference
 
     hours = hours or layers.sizes.get("hour")

@@ -151,6 +151,7 @@ class TrafficProcessor(ConfigurableComponent):
         coarse: torch.Tensor | None,
         forecast: torch.Tensor | None = None,
         zones: dict[str, torch.Tensor] | None = None,
+        profile: torch.Tensor | None = None,
     ) -> torch.Tensor | None:
         """
         z, from which a stage starts: the level before it in the shape of the stage's state, encoded.
@@ -166,12 +167,13 @@ class TrafficProcessor(ConfigurableComponent):
                 (B, C, T', H', W') field of the level before, as physical means; none for stage 0.
             forecast (`torch.Tensor`, *optional*): (B, C, T, H, W) of the stage's level, as physical means.
             zones (`dict[str, torch.Tensor]`, *optional*): Those of the area, if the hierarchy has any.
+            profile (`torch.Tensor`, *optional*): The forecast of the finest level, for `Hierarchy.reconcile`.
         """
         if stage == 0:
             return None if forecast is None else self.encode(forecast)
         if forecast is None:
             return self.encode(hierarchy.upsample(coarse, stage - 1, state_level, field=True))
-        shared = hierarchy.reconcile(forecast, coarse, stage, zones=zones)
+        shared = hierarchy.reconcile(forecast, coarse, stage, zones=zones, profile=profile)
         return self.encode(hierarchy.level_of(shared, stage, zones))
 
     def _constants(self, values: torch.Tensor) -> list[torch.Tensor]:

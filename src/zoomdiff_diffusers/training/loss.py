@@ -162,8 +162,8 @@ class DRDMLoss(nn.Module):
         generators = [seeded_generator(self.seed, ITEM_STREAM, step, stage, item) for item in items]
         selected = [level[rows] for level in levels]
         part = context if len(rows) == len(indices) else context[rows]
-        guess = forecast and forecast[stage][rows]
-        original, prior = self.original_and_prior(selected, stage, generators, guess, part.zones)
+        guesses = (None, None) if forecast is None else (forecast[stage][rows], forecast[-1][rows])
+        original, prior = self.original_and_prior(selected, stage, generators, *guesses, part.zones)
         noise = self.hierarchy.noise_over_units(_randn(original, generators), stage, part.zones)
         timesteps = self._timesteps(stage, step, items).to(original.device)
         noisy = self.scheduler.add_noise(original, noise, timesteps, prior)
@@ -215,6 +215,7 @@ class DRDMLoss(nn.Module):
         stage: int,
         generators: list[torch.Generator] | None = None,
         forecast: torch.Tensor | None = None,
+        profile: torch.Tensor | None = None,
         zones: dict[str, torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
@@ -225,6 +226,7 @@ class DRDMLoss(nn.Module):
             stage (`int`): 0 is the coarsest.
             generators (`list[torch.Generator]`, *optional*): One per item, for the noise on z; none leaves z exact.
             forecast (`torch.Tensor`, *optional*): The regressor's of this level, see `encode_prior`.
+            profile (`torch.Tensor`, *optional*): That of the finest level.
             zones (`dict[str, torch.Tensor]`, *optional*): Those of the areas, if the hierarchy has any.
         """
         state = self.scheduler.state_level(stage)
@@ -241,7 +243,8 @@ class DRDMLoss(nn.Module):
         if forecast is None:
             return original, self.hierarchy.upsample(coarse, stage - 1, state)
         coarse = self.hierarchy.field_of(self.traffic_processor.decode(coarse), stage - 1)
-        return original, self.traffic_processor.encode_prior(self.hierarchy, stage, state, coarse, forecast, zones)
+        prior = self.traffic_processor.encode_prior(self.hierarchy, stage, state, coarse, forecast, zones, profile)
+        return original, prior
 
     def _timesteps(self, stage: int, step: int, items: list[int]) -> torch.Tensor:
         """Stratified over the stage's items in the global batch, of which `items` are at hand."""
@@ -270,8 +273,8 @@ class DRDMLoss(nn.Module):
         stds = []
         forecast = self.forecast(context, levels[-1].shape[2], batch["hour_of_week"])
         for stage, end in enumerate(self.scheduler.boundaries):
-            guess = forecast and forecast[stage]
-            original, prior = self.original_and_prior(levels, stage, forecast=guess, zones=context.zones)
+            guesses = {} if forecast is None else {"forecast": forecast[stage], "profile": forecast[-1]}
+            original, prior = self.original_and_prior(levels, stage, zones=context.zones, **guesses)
             timesteps = torch.full((len(original),), end - 0.5)
             signal = self.scheduler.signal_and_noise(timesteps)[0][0].item()
             diffused = self.scheduler.add_noise(original, torch.zeros_like(original), timesteps, prior) / signal

@@ -45,7 +45,8 @@ def sample_levels(
     for stage in range(len(hierarchy)):
         level = scheduler.state_level(stage)
         shape = (count * num_samples, channels, *shapes[level])
-        prior = processor.encode_prior(hierarchy, stage, level, coarse, forecast and forecast[stage], zones)
+        guess = forecast and forecast[stage]
+        prior = processor.encode_prior(hierarchy, stage, level, coarse, guess, zones, forecast and forecast[-1])
         state = scheduler.begin_stage(
             stage, shape, prior=prior, generator=generators, device=unet.device, dtype=torch.float32, sample=state
         )
@@ -59,7 +60,9 @@ def sample_levels(
             state = result.prev_sample
         values = processor.decode(result.level)
         values = hierarchy.aggregate(values, stage, source=level)
-        coarse = values if stage == 0 else hierarchy.reconcile(values, coarse, stage, zones=zones)
+        if stage > 0:
+            values = hierarchy.reconcile(values, coarse, stage, zones=zones, profile=forecast and forecast[-1])
+        coarse = values
         finished = hierarchy.level_of(coarse, stage, zones)
         levels.append(finished.unflatten(0, (count, num_samples)).transpose(0, 1).cpu())
     return levels

@@ -429,9 +429,10 @@ class CityGenerator:
         tensors, hour_of_week = self._tensors(window.whole)
         steps = (window.whole[0].stop - window.whole[0].start) * self.unit[0]
         forecast = self.pipe.forecast_levels(tensors, steps, hour_of_week)
+        guesses = (None, None) if forecast is None else (forecast[stage], forecast[-1])
         coarse = self._coarse(root, sample, stage, window)
         prior = self.pipe.traffic_processor.encode_prior(
-            self.hierarchy, stage, stage, coarse, None if forecast is None else forecast[stage], tensors.zones
+            self.hierarchy, stage, stage, coarse, guesses[0], tensors.zones, guesses[1]
         )
         channels = len(self.pipe.traffic_processor.channels)
         noise = torch.from_numpy(noise_of_place(self.seed, sample, stage, window.whole, channels, unit))[None]
@@ -468,7 +469,8 @@ class CityGenerator:
             saved = torch.cat([result.prev_sample, result.pred_original_sample])
             following[(slice(None), slice(None), *core)] = cut(saved, scaled(core_in_whole, unit)).cpu().numpy()
             return
-        field = self.pipe.physical_level(result.level, self._coarse(root, sample, stage, window), stage, zones=zones)
+        options = {"zones": zones, "profile": self._profile(window)}
+        field = self.pipe.physical_level(result.level, self._coarse(root, sample, stage, window), stage, **options)
         finished = [stage]
         if self.measured is not None:
             field = self.measured.combine(field, stage, scaled(window.whole, self.unit))
@@ -492,6 +494,15 @@ class CityGenerator:
         embedding = unet.encode_context(tensors.to(dtype=unet.dtype), stage)
         state, prior = state.to(unet.dtype), prior.to(unet.dtype)
         return unet(state, timestep, stage, prior, embedding, hour_of_week).sample.float()
+
+    def _profile(self, window: Window) -> torch.Tensor | None:
+        """The forecast of the finest level in a window without its margin, where zones need it."""
+        if not self.hierarchy.zone_layers:
+            return None
+        tensors, hour_of_week = self._tensors(window.whole)
+        steps = (window.whole[0].stop - window.whole[0].start) * self.unit[0]
+        forecast = self.pipe.forecast_levels(tensors, steps, hour_of_week)
+        return None if forecast is None else forecast[-1]
 
     def _coarse(self, root, sample: int, stage: int, window: Window) -> torch.Tensor | None:
         """The field of the finished level before a stage, in a window without its margin, as physical means."""

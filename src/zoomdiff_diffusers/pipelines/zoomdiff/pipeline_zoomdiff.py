@@ -645,7 +645,14 @@ class ZoomDiffPipeline(DiffusionPipeline):
                 tensors = {"latents": state} if "latents" in request.callback_inputs else {}
                 state = (request.callback(self, step, timestep, tensors) or {}).get("latents", state)
             progress_bar.update()
-        return state, self.physical_level(result.level, coarse, stage, request.measured, request.zones)
+        options = {"measured": request.measured, "zones": request.zones, "profile": self._profile(request)}
+        return state, self.physical_level(result.level, coarse, stage, **options)
+
+    def _profile(self, request: _Request) -> torch.Tensor | None:
+        """The forecast of the finest level for every sample, where a hierarchy with zones needs it."""
+        if request.forecast is None or request.zones is None:
+            return None
+        return request.forecast[-1][request.context_of_sample]
 
     def _prior(self, request: _Request, coarse: torch.Tensor | None, stage: int) -> torch.Tensor | None:
         """Bring the level before to the shape of the stage's state and into the network's space: z."""
@@ -653,7 +660,13 @@ class ZoomDiffPipeline(DiffusionPipeline):
         if self.regressor is not None:
             forecast = request.forecast[stage][request.context_of_sample]
         return self.traffic_processor.encode_prior(
-            self.hierarchy, stage, self.scheduler.state_level(stage), coarse, forecast, request.zones
+            self.hierarchy,
+            stage,
+            self.scheduler.state_level(stage),
+            coarse,
+            forecast,
+            request.zones,
+            self._profile(request),
         )
 
     def forecast_levels(
@@ -724,6 +737,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
         stage: int,
         measured: MeasuredTraffic | None = None,
         zones: dict[str, torch.Tensor] | None = None,
+        profile: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """
         Decode a finished level and make it agree with the level before it and with what was measured.
@@ -735,6 +749,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
             stage (`int`): 0 is the coarsest.
             measured (`MeasuredTraffic`, *optional*): Known values.
             zones (`dict[str, torch.Tensor]`, *optional*): Those of each sample, if the hierarchy has any.
+            profile (`torch.Tensor`, *optional*): Forecast of the finest level, for [`Hierarchy.reconcile`].
 
         Returns:
             `torch.Tensor`: the field of the level, see [`Hierarchy`].
@@ -748,7 +763,9 @@ class ZoomDiffPipeline(DiffusionPipeline):
         values = self.hierarchy.aggregate(values, stage, source=self.scheduler.state_level(stage))
         if measured is not None and stage <= measured.level:
             return measured.combine(values, coarse, stage)
-        return values if coarse is None else self.hierarchy.reconcile(values, coarse, stage, zones=zones)
+        if coarse is None:
+            return values
+        return self.hierarchy.reconcile(values, coarse, stage, zones=zones, profile=profile)
 
     def _output(
         self, levels: dict[str, torch.Tensor], request: _Request, units, output_type, return_dict, given: dict
