@@ -62,7 +62,8 @@ def main():
                 for label, values in compared.items():
                     found = score(values, truths[name][part], law[name][part])
                     scores.setdefault(name, {}).setdefault(label, []).append(found)
-    publish({name: {label: mean(found) for label, found in weeks.items()} for name, weeks in scores.items()}, arguments)
+    means = {name: {label: mean(found) for label, found in weeks.items()} for name, weeks in scores.items()}
+    publish(means, arguments)
 
 
 def score(values, truths, law):

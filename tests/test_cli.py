@@ -1,6 +1,7 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import xarray
+from support.tiny import zoned_pipeline
 from support.traffic_files import finest_traffic, pyramid, write_files, write_mask, write_traffic
 from typer.testing import CliRunner
 
@@ -206,8 +208,21 @@ def test_info_describes_the_bundled_model():
     assert [level["side_m"] for level in described["levels"]] == [400, 200, 100, 50]
     assert described["network_calls"] == 28 and described["channels"] == {"traffic": "MB"}
     assert {"surface", "poi", "population_over_time"} <= {layer["name"] for layer in described["context"]}
+    assert {level["zones"] for level in described["levels"]} == {None}
     text = zoomdiff("info").stdout
+    assert re.search(r"^bs +400 m +24 h$", text, flags=re.MULTILINE) and "needed" not in text
     assert "grid_50m" in text and "population_over_time" in text and f"{described['parameters']:,}" in text
+
+
+def test_info_names_the_zones_that_a_model_needs(tmp_path):
+    zoned_pipeline().save_pretrained(tmp_path)
+    described = json.loads(zoomdiff("info", tmp_path, "--json").stdout)
+    levels = [(level["side_m"], level["zones"]) for level in described["levels"]]
+    assert levels == [(None, "site"), (None, "sector"), (100, None), (50, None)]
+    assert described["context"][-1] == {"name": "sector", "kind": "zones", "values": []}
+    text = zoomdiff("info", tmp_path).stdout
+    assert re.search(r"^bs +by site +24 h$", text, flags=re.MULTILINE) and "400 m" not in text
+    assert "number of the site that serves each cell (needed)" in text
 
 
 @pytest.mark.parametrize(

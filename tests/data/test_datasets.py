@@ -161,6 +161,37 @@ def test_folds_are_a_partition_of_the_areas():
             select_region(areas, {"areas": choice}, "train_region")
 
 
+def test_weeks_of_a_place_stay_in_one_fold(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    places = [40, 7, 40, 12, 7, 99, 12, 7]  # rows in any order, numbers with gaps
+    rows = [{"traffic": np.full((24, 1, 2), row).tolist(), "area": place} for row, place in enumerate(places)]
+    datasets.Dataset.from_list(rows[:5]).to_parquet(tmp_path / "first.parquet")
+    datasets.Dataset.from_list(rows[5:]).to_parquet(tmp_path / "second.parquet")
+    data = DataArguments(dataset=str(tmp_path), layers=[])
+    for folds, fold, held_out in ((2, 0, {7, 40}), (2, 1, {12, 99}), (3, 0, {7, 99}), (4, 2, {40})):
+        data.train_region = {"areas": {"folds": folds, "without": fold}}
+        data.validation_region = {"areas": {"folds": folds, "only": fold}}
+        found = {split: [int(area.traffic.max()) for area in load_areas(data, [], split)] for split in
+                 ("train", "validation")}  # fmt: skip
+        assert {places[row] for row in found["validation"]} == held_out
+        assert sorted(found["train"] + found["validation"]) == list(range(8))
+        assert not {places[row] for row in found["train"]} & held_out
+    data.train_region = {"areas": [6, 0]}  # lists are rows, whatever their places
+    assert [int(area.traffic.max()) for area in load_areas(data, [], "train")] == [6, 0]
+    data.train_region = {"areas": {"folds": 5, "without": 0}}
+    with pytest.raises(ValueError, match=r"`train_region`: 4 place\(s\) cannot be split into 5 folds"):
+        load_areas(data, [], "train")
+
+
+@pytest.mark.parametrize("value", ["north", None, 1.5])
+def test_places_that_are_no_numbers_are_refused(tmp_path, value):
+    datasets = pytest.importorskip("datasets")
+    traffic = np.ones((24, 1, 1)).tolist()
+    datasets.Dataset.from_dict({"traffic": [traffic], "area": [value]}).to_parquet(tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match="row 0: the column `area` must number the place of every row"):
+        parquet_areas(str(tmp_path), ["traffic"], [], "valid", 0)
+
+
 def test_regions_cut_traffic_and_context():
     area = coordinate_area()
     (east,) = select_region([area], {"columns": [6, 9], "rows": [1, 6]}, "train_region")

@@ -41,7 +41,7 @@ def test_trend_and_season_are_recovered(weeks):
     assert np.abs(season - day - week).mean() < 0.1
 
 
-@pytest.mark.parametrize(("steps", "hours"), [(47, 1.0), (100, 5.0), (14, 24.0)])
+@pytest.mark.parametrize(("steps", "hours"), [(47, 1.0), (48, 1.0), (100, 5.0), (14, 24.0)])
 def test_short_or_uneven_days_have_no_season(steps, hours):
     with pytest.raises(ValueError, match=f"has {steps} steps of {hours} h"):
         decompose(np.ones(steps), hours)

@@ -93,7 +93,8 @@ def test_a_single_sample_without_types_has_no_calibration(tmp_path):
 def scores(**changes):
     level = {"crps": 0.2, "mean_ratio": 1.0, "spread_skill": 1.0, **changes}
     levels = {"bs": None, "cell": level, "grid": {**level, "cross_level_error": 2e-7, **changes}}
-    return {"samples": 4, "channels": {"traffic": {"levels": levels}}}
+    resolutions = {name: {"metres": 50.0, "hours": 1.0} for name in levels}
+    return {"samples": 4, "resolutions": resolutions, "channels": {"traffic": {"levels": levels}}}
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,13 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from matplotlib.image import imread
 from support.hub_client import SUMMARY
-from support.tiny import tiny_pipeline, tiny_unet
+from support.tiny import tiny_pipeline, tiny_regressor, tiny_unet, zoned_pipeline
 
 from zoomdiff_diffusers import (
     ContextProcessor,
@@ -17,8 +19,10 @@ from zoomdiff_diffusers import (
     ZoomDiffPipeline,
     bundled_model,
 )
-from zoomdiff_diffusers.hub.cards import model_card
-from zoomdiff_diffusers.hub.upload import check_dataset_folder, check_pipeline_folder, refuse_tokens
+from zoomdiff_diffusers.data.simulated_context import SIMULATED_LAYERS, simulate_context
+from zoomdiff_diffusers.hub.cards import dataset_card, dataset_facts, model_card
+from zoomdiff_diffusers.hub.upload import _draw, check_dataset_folder, check_pipeline_folder, refuse_tokens
+from zoomdiff_diffusers.training.arguments import Arguments
 
 
 def parts(card):
@@ -103,6 +107,68 @@ def test_channels_levels_and_a_model_without_context():
     scope = {}
     exec(re.sub(r'ZoomDiffPipeline.from_pretrained\(".*?"\)', "PIPE", snippet), {"PIPE": pipe}, scope)
     assert scope["out"].levels["lot"].shape == (4, 2, 336, 6, 9)
+
+
+def run_the_snippet(text, pipe):
+    snippet = re.search(r"```python\n(.*?)```", text, flags=re.DOTALL)[1]
+    scope = {}
+    exec(re.sub(r'ZoomDiffPipeline.from_pretrained\(".*?"\)', "PIPE", snippet), {"PIPE": pipe}, scope)
+    return snippet, scope["out"].levels
+
+
+def test_levels_by_site_say_so_and_name_the_layers_that_they_need():
+    pipe = zoned_pipeline()
+    _, text = parts(model_card(pipe, "org/sites", {}, remote_code=True))
+    rows = [["`bs`", "by site", "1 day"], ["`cell`", "by sector", "4 h"], ["`grid_2`", "100 m", "2 h"]]
+    assert table(text, "Levels")[:3] == rows and "| level | unit | time step |" in text
+    assert "The finest level sums up exactly to every other one" in text and "400 m" not in text
+    assert "Any layer may be left out, but not `site`, `sector`, which the levels need: whole numbers from 0" in text
+    assert table(text, "Context")[-2] == [
+        "`site`", "zones (numbers of units)", "(H, W)", "the site that serves the cell"
+    ]  # fmt: skip
+    snippet, levels = run_the_snippet(text, pipe)
+    assert '"sector": np.zeros((16, 24), dtype=int)' in snippet and "each but the zones may be left out" in snippet
+    assert levels["bs"].shape == (4, 1, 7, 16, 24)
+
+
+@pytest.mark.parametrize("layers", [["site", "sector"], ["site"]])
+def test_a_simulated_city_has_sites_in_the_snippet_and_the_figure(layers, tmp_path):
+    levels = [
+        {"name": "bs", "spatial_factor": 4, "temporal_factor": 24, "zones": "site"},
+        {"name": "grid", "spatial_factor": 1, "temporal_factor": 1},
+    ]
+    if "sector" in layers:
+        levels.insert(1, {"name": "cell", "spatial_factor": 2, "temporal_factor": 4, "zones": "sector"})
+    hierarchy = Hierarchy(levels)
+    zones = [{"name": name, "kind": "zones"} for name in layers]
+    processor = ContextProcessor(SIMULATED_LAYERS + zones).fit([simulate_context(16, 24, 0)])
+    factors = {"spatial_factors": hierarchy.raster_factors, "temporal_factors": hierarchy.temporal_factors}
+    pipe = ZoomDiffPipeline(
+        unet=tiny_unet(processor.layer_specs, coarsest_unit=[24, 4], **factors),
+        scheduler=DRDMScheduler(spatial_factors=hierarchy.spatial_factors, coarsest_prior=True,
+                                temporal_factors=hierarchy.temporal_factors),
+        hierarchy=hierarchy,
+        traffic_processor=TrafficProcessor(unit="MB", maximum=[100.0]),
+        context_processor=processor,
+        regressor=tiny_regressor(processor.layer_specs),
+    )  # fmt: skip
+    _, text = parts(model_card(pipe, "org/city", {}))
+    snippet, levels = run_the_snippet(text, pipe)
+    assert f'context["{layers[-1]}"] = zones["{layers[-1]}"]' in snippet and levels["bs"].shape[-2:] == (8, 12)
+    assert np.unique(levels["bs"][0, 0, 0]).size > 1  # several sites
+    assert _draw(pipe, None, tmp_path / "zoom.png")
+    assert imread(tmp_path / "zoom.png").std() > 0.05
+
+
+def test_the_card_of_a_data_set_with_zones(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    rows = [{"traffic": np.full((24, 4, 6), 2.0).tolist(), "site": np.eye(4, 6, dtype=int).tolist(), "area": 3}] * 2
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "train.parquet")
+    arguments = Arguments()
+    arguments.data.layers = [{"name": "site", "kind": "zones"}]
+    _, text = parts(dataset_card(dataset_facts(tmp_path, arguments), "org/measured", {}))
+    assert "| `site` | context layer, zones (numbers of units) | (4, 6) | the site that serves the cell |" in text
+    assert "| `area` | number of the place, the same for all its rows | one number | whole number |" in text
 
 
 # -------------------------------------------------------------------------------------------------- checks of folders

@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 from support import hub_client
 from support.loopback_hub import LoopbackHub
-from support.tiny import random_context
+from support.tiny import context_with_zones, random_context
 
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +45,7 @@ def client(hub, tmp_path_factory):
     """Runs one function of `support.hub_client`; returns its results and collects all that the processes print."""
     folder = tmp_path_factory.mktemp("client")
     np.savez(folder / "context.npz", **random_context())
+    np.savez(folder / "context_with_zones.npz", **context_with_zones())
 
     def run(function, token=TOKEN):
         environment = hub.environment(folder / "home", token)
@@ -83,9 +84,9 @@ def card_of(files):
     return yaml.safe_load(metadata), text
 
 
-def assert_equal_levels(first, second):
+def assert_equal_levels(first, second, names=("bs", "cell", "grid_100m", "grid_50m")):
     first, second = np.load(first), np.load(second)
-    assert set(first) == {"bs", "cell", "grid_100m", "grid_50m"} == set(second)
+    assert set(first) == {*names} == set(second)
     for name in first:
         np.testing.assert_array_equal(first[name], second[name])
 
@@ -204,15 +205,18 @@ def test_the_figure_is_small(hub, pushed, tmp_path):
 
 def test_the_code_in_the_cards_runs(pushed):
     shape = [4, 1, 168, 16, 24]
-    assert pushed["snippets"] == {"org/lyon 0": shape, "org/lyon 1": shape, "org/city 0": shape}
+    names = ["org/lyon 0", "org/lyon 1", "org/city 0", "org/sites 0", "org/sites 1"]
+    assert pushed["snippets"] == dict.fromkeys(names, shape)
 
 
 def test_a_model_trained_on_simulated_cities_says_so(hub, commands):
     metadata, text = card_of(hub.repository("org/city").files())
     assert "simulated" in metadata["tags"] and "license" not in metadata
-    assert "Trained on simulated data" in text and "| simulated cities | 40 of 96 x 96 cells, 2 x 168 h each |" in text
-    assert "- Weights: not stated" in text and "on at most 9 windows that were held out; 8 samples each." in text
-    assert "| `bs` | 11.02 | 16.92 | 21.41 | 25.84 | 0.9746 |" in text
+    assert "Trained on simulated data" in text and "| simulated cities | 40 of 64 x 64 cells, 1 x 504 h each |" in text
+    assert "| batch | 8 windows of 168 to 504 x 16 x 16 time steps and cells |" in text
+    assert "| goes on from | `simulated-city` |" in text
+    assert "- Weights: not stated" in text and "on at most 8 windows that were held out; 8 samples each." in text
+    assert "| `bs` | 4.686 | 7.17 | 10.84 | 12.43 | 1.472 |" in text
     assert len(hub.repository("org/city").files()["zoom.png"].content) < 200_000
 
 
@@ -236,6 +240,15 @@ def test_the_remote_code_branch_generates_the_same_without_the_package(client, p
     assert "Expected types" not in "".join(client.printed) and "cannot get type annotation" not in "".join(
         client.printed
     )
+
+
+def test_a_model_of_sites_and_sectors_generates_the_same_from_the_hub(hub, client, pushed, without_package):
+    for made in ("zoned_loaded.npz", "zoned_without_package.npz"):
+        assert_equal_levels(client.folder / "zoned.npz", client.folder / made, ("bs", "cell", "grid_2", "grid_1"))
+    files = hub.repository("org/sites").files()
+    _, text = card_of(files)
+    assert "| `bs` | by site | 1 day |" in text and "](zoom.png)" in text
+    assert len(files["zoom.png"].content) < 200_000
 
 
 # --------------------------------------------------------------------------------------------------------- the command

@@ -35,17 +35,17 @@ SUMMARY = {
 DESCRIPTION = "Traffic of operator X in Lyon, March 2026 | counted in cells"
 
 
-def generate(pipe):
+def generate(pipe, context=None):
     from support.tiny import random_context, seeded
 
     pipe.set_progress_bar_config(disable=True)
-    return pipe(random_context(), generator=seeded(), num_inference_steps=8).levels
+    return pipe(context or random_context(), generator=seeded(), num_inference_steps=8).levels
 
 
 def with_package(folder: Path) -> dict:
     """Push, load in every way, push again, and fail in every way."""
     from diffusers import AutoModel, DiffusionPipeline
-    from support.tiny import random_context, tiny_pipeline
+    from support.tiny import random_context, tiny_pipeline, zoned_pipeline
 
     from zoomdiff_diffusers import ContextProcessor, DRDMScheduler, Hierarchy, ZoomDiffPipeline, ZoomDiffUNet
 
@@ -74,6 +74,12 @@ def with_package(folder: Path) -> dict:
     ]
     results["components"].append(type(AutoModel.from_pretrained("org/lyon", subfolder="unet")).__name__)
 
+    context = dict(np.load(folder / "context_with_zones.npz"))
+    zoned = zoned_pipeline()
+    zoned.push_to_hub("org/sites", context=context, remote_code=True)
+    np.savez(folder / "zoned.npz", **generate(zoned, context))
+    np.savez(folder / "zoned_loaded.npz", **generate(DiffusionPipeline.from_pretrained("org/sites"), context))
+
     other = tiny_pipeline(gain=0.5)
     other.push_to_hub("org/lyon")
     for revision in ("main", commit.oid):
@@ -98,7 +104,7 @@ def with_package(folder: Path) -> dict:
     except ValueError as error:
         results["a token in the card"] = str(error)
     results["commands"] = commands(folder)
-    results["snippets"] = run_the_snippets({"org/lyon": commit.oid, "org/city": "main"})
+    results["snippets"] = run_the_snippets({"org/lyon": commit.oid, "org/city": "main", "org/sites": "main"})
     results["training"] = train_with_a_wrong_token(folder)
     return results
 
@@ -113,7 +119,7 @@ def run_the_snippets(revisions: dict) -> dict:
         for number, snippet in enumerate(re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)):
             scope = {}
             exec(snippet, scope)
-            shapes[f"{repo_id} {number}"] = scope["out"].levels["grid_50m"].shape
+            shapes[f"{repo_id} {number}"] = list(scope["out"].levels.values())[-1].shape
     return shapes
 
 
@@ -202,15 +208,17 @@ def without_package(folder: Path) -> dict:
         raise AssertionError("the package is not blocked")
     except ModuleNotFoundError:
         pass
+    import torch
     from diffusers import DiffusionPipeline
 
-    pipe = DiffusionPipeline.from_pretrained("org/lyon", revision="remote-code", trust_remote_code=True)
-    context = dict(np.load(folder / "context.npz"))
-    import torch
-
-    pipe.set_progress_bar_config(disable=True)
-    levels = pipe(context, generator=torch.Generator().manual_seed(0), num_inference_steps=8).levels
-    np.savez(folder / "without_package.npz", **levels)
+    for repo_id, given, made in (
+        ("org/sites", "context_with_zones.npz", "zoned_without_package.npz"),
+        ("org/lyon", "context.npz", "without_package.npz"),
+    ):
+        pipe = DiffusionPipeline.from_pretrained(repo_id, revision="remote-code", trust_remote_code=True)
+        pipe.set_progress_bar_config(disable=True)
+        context, generator = dict(np.load(folder / given)), torch.Generator().manual_seed(0)
+        np.savez(folder / made, **pipe(context, generator=generator, num_inference_steps=8).levels)
     results = {"modules": sorted({type(component).__module__ for component in [pipe, *pipe.components.values()]})}
     for name, call in {
         "save": lambda: pipe.save_pretrained(folder / "no"),

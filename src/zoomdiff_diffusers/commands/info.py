@@ -27,13 +27,18 @@ def info(
     typer.echo(f"{model}: {description['parameters']:,} parameters, {description['network_calls']} network calls\n")
     typer.echo(f"{'level':<16}{'side':>10}{'time step':>12}")
     for level in description["levels"]:
-        typer.echo(f"{level['name']:<16}{level['side_m']:>8g} m{level['time_step_h']:>10g} h")
+        side = f"by {level['zones']}" if level["zones"] else f"{level['side_m']:g} m"
+        typer.echo(f"{level['name']:<16}{side:>10}{level['time_step_h']:>10g} h")
     typer.echo(f"\n{'channel':<16}unit of the mean per finest cell and time step")
     for name, unit in description["channels"].items():
         typer.echo(f"{name:<16}{unit or '-'}")
     typer.echo(f"\n{'context layer':<24}{'kind':<14}channels or classes (each layer may be left out)")
     for layer in description["context"]:
-        typer.echo(f"{layer['name']:<24}{layer['kind']:<14}{', '.join(layer['values'])}")
+        if layer["kind"] == "zones":
+            values = f"number of the {layer['name']} that serves each cell (needed)"
+        else:
+            values = ", ".join(layer["values"])
+        typer.echo(f"{layer['name']:<24}{layer['kind']:<14}{values}")
 
 
 def describe(pipe) -> dict:
@@ -47,7 +52,8 @@ def describe(pipe) -> dict:
         "levels": [
             {
                 "name": level.name,
-                "side_m": level.spatial_factor * hierarchy.config.cell_size,
+                "side_m": None if level.zones else level.spatial_factor * hierarchy.config.cell_size,
+                "zones": level.zones,
                 "time_step_h": level.temporal_factor * hierarchy.config.time_step,
             }
             for level in hierarchy.levels
@@ -57,8 +63,8 @@ def describe(pipe) -> dict:
             {
                 "name": layer["name"],
                 "kind": layer["kind"],
-                "values": list(layer["classes"] if layer["kind"] == "categorical" else layer["channels"]),
+                "values": layer.get("classes") or layer.get("channels") or [],
             }
-            for layer in pipe.context_processor.layers
+            for layer in pipe.context_processor.config.layers
         ],
     }

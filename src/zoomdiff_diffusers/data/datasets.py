@@ -12,7 +12,8 @@ Documented layout of an `.npz` or NetCDF file:
 - optionally `valid`, true where the traffic was measured: (T,), (T, H, W), (N, T) or (N, T, H, W).
 
 A `datasets` folder or Hub dataset (Parquet) has one row per area with columns of the same names, nested lists of the
-single-area shapes (traffic may be (C, T, H, W)), and optionally the integer columns `start_hour` and `area`.
+single-area shapes (traffic may be (C, T, H, W)), and optionally the integer columns `start_hour` and `area`. Rows with
+the same `area` are the same place at several times: folds never part them. Without the column every row is a place.
 """
 
 from collections.abc import Callable, Iterable
@@ -41,6 +42,7 @@ class TrafficArea:
         context (`dict[str, np.ndarray]`): Raw layers, as `ContextProcessor` takes them.
         valid (`np.ndarray`, *optional*): (T, H, W) bool, true where the traffic was measured.
         start_hour (`int`): Hour of the week of the first time step, 0 = Monday 00:00.
+        place (`int`, *optional*): Number of the place, which several weeks of one place share.
     """
 
     name: str
@@ -48,6 +50,7 @@ class TrafficArea:
     context: dict[str, np.ndarray]
     valid: np.ndarray | None = None
     start_hour: int = 0
+    place: int | None = None
 
     def crop(self, rows: slice, columns: slice) -> "TrafficArea":
         """The same area, cut to some rows and columns."""
@@ -65,6 +68,7 @@ def make_area(
     context: dict[str, np.ndarray],
     valid: np.ndarray | None = None,
     start_hour: int = 0,
+    place: int | None = None,
 ) -> TrafficArea:
     """
     Checks one area and brings it to the common types.
@@ -75,6 +79,7 @@ def make_area(
         context (`dict[str, np.ndarray]`): Raw layers; the last two axes are H, W.
         valid (`np.ndarray`, *optional*): (T,) or (T, H, W); values outside are ignored, whatever they are.
         start_hour (`int`, defaults to 0): Hour of the week of the first time step.
+        place (`int`, *optional*): Number of the place.
 
     Raises:
         ValueError: wrong shapes, or negative, infinite or missing traffic that `valid` does not mark.
@@ -101,7 +106,7 @@ def make_area(
                 f"{name}: context layer `{layer}` has shape {values.shape}, its last two axes must be "
                 f"{traffic.shape[-2:]} as in the traffic."
             )
-    return TrafficArea(name, np.ascontiguousarray(traffic), context, valid, int(start_hour))
+    return TrafficArea(name, np.ascontiguousarray(traffic), context, valid, int(start_hour), place)
 
 
 def simulated_areas(
@@ -126,7 +131,8 @@ def simulated_areas(
         city = SimulatedCity(height, width, seed, culture)
         traffic = np.asarray(city.sample_traffic(weeks, hours, seed=seed))
         context = city.context_for(hours) | (simulate_zones(city.context, seed) if with_zones else {})
-        areas += [make_area(f"simulated city {seed}, week {week}", traffic[week], context) for week in range(weeks)]
+        names = [f"simulated city {seed}, week {week}" for week in range(weeks)]
+        areas += [make_area(name, values, context, place=seed) for name, values in zip(names, traffic)]
     return areas
 
 
@@ -215,9 +221,18 @@ def parquet_areas(
                 {name: _nested(row[name]) for name in layers},
                 _nested(row[valid_variable]) if row.get(valid_variable) is not None else None,
                 int(row.get("start_hour", start_hour)),
+                _place_of(row, f"{path}, row {index}"),
             )
         )
     return areas
+
+
+def _place_of(row: dict, name: str) -> int | None:
+    if "area" not in row:
+        return None
+    if np.asarray(row["area"]).dtype.kind not in "iu" or np.ndim(row["area"]):
+        raise ValueError(f"{name}: the column `area` must number the place of every row; found {row['area']!r}.")
+    return int(row["area"])
 
 
 def _nested(values) -> np.ndarray:
@@ -233,8 +248,9 @@ def select_region(areas: list[TrafficArea], region: dict | None, what: str) -> l
     Args:
         areas (`list[TrafficArea]`): All areas.
         region (`dict`, *optional*):
-            `rows` and `columns` ([first, end), in cells), and `areas`: a list of indices, or `{"folds": n, "only": i}`
-            or `{"folds": n, "without": i}`, where area j belongs to fold j mod n.
+            `rows` and `columns` ([first, end), in cells), and `areas`: a list of indices of `areas`, whatever their
+            places, or `{"folds": n, "only": i}` or `{"folds": n, "without": i}`. There the j-th place, in the order of
+            their numbers, belongs to fold j mod n with all its weeks. An area without a place is one of its own.
         what (`str`): Name of the argument, for messages.
     """
     if region is None:
@@ -244,7 +260,7 @@ def select_region(areas: list[TrafficArea], region: dict | None, what: str) -> l
         raise ValueError(f"`{what}` may have areas, rows and columns, found {sorted(unknown)}.")
     indices = region.get("areas", range(len(areas)))
     if isinstance(indices, dict):
-        indices = _indices_of_folds(indices, len(areas), what)
+        indices = _indices_of_folds(indices, areas, what)
     if not indices or min(indices) < 0 or max(indices) >= len(areas):
         raise ValueError(f"`{what}`: indices of areas must be 0 to {len(areas) - 1}, found {list(indices)}.")
     selected = []
@@ -258,8 +274,8 @@ def select_region(areas: list[TrafficArea], region: dict | None, what: str) -> l
     return selected
 
 
-def _indices_of_folds(choice: dict, count: int, what: str) -> list[int]:
-    """The areas of one fold, or of all the others."""
+def _indices_of_folds(choice: dict, areas: list[TrafficArea], what: str) -> list[int]:
+    """The areas of the places of one fold, or of all the others."""
     kind = "only" if "only" in choice else "without"
     folds, fold = choice.get("folds"), choice.get(kind)
     if set(choice) != {"folds", kind} or not isinstance(folds, int) or fold not in range(folds):
@@ -267,7 +283,14 @@ def _indices_of_folds(choice: dict, count: int, what: str) -> list[int]:
             f"`{what}`: areas by fold are given as folds and either only or without, a fold from 0 to folds - 1, "
             f"found {choice}."
         )
-    return [index for index in range(count) if (index % folds == fold) == (kind == "only")]
+    places = [(area.place is None, index if area.place is None else area.place) for index, area in enumerate(areas)]
+    numbers = {place: number for number, place in enumerate(sorted(set(places)))}
+    if folds > len(numbers):
+        raise ValueError(
+            f"`{what}`: {len(numbers)} place(s) cannot be split into {folds} folds. Split the weeks of one place by "
+            "lists of rows, such as areas: [0, 1]."
+        )
+    return [index for index, place in enumerate(places) if (numbers[place] % folds == fold) == (kind == "only")]
 
 
 def smoothed_layers(schema: list[dict], widths: list[float]) -> list[dict]:

@@ -8,6 +8,7 @@ where it never fills a whole base-station area.
 import numpy as np
 
 from .similarity import rv_matrix
+from .zones import adds_up, over_units
 
 
 HOURS_PER_DAY, HOURS_PER_WEEK = 24, 168
@@ -42,10 +43,10 @@ def decompose(series, time_step):
     Split a series into trend, season and remainder by seasonal-trend decomposition with LOESS.
 
     MSTL (Bandara et al. 2021, https://arxiv.org/abs/2107.13462) with a daily season, and a weekly one where there are
-    two weeks or more.
+    more than two weeks.
 
     Args:
-        series (`np.ndarray`): (time,), without gaps, at least two days.
+        series (`np.ndarray`): (time,), without gaps, more than two days.
         time_step (`float`): Hours; a day must have at least two whole steps.
 
     Returns:
@@ -57,51 +58,58 @@ def decompose(series, time_step):
     from statsmodels.tsa.seasonal import MSTL
 
     steps = HOURS_PER_DAY / time_step
-    if steps != round(steps) or steps < 2 or len(series) < 2 * steps:
+    if steps != round(steps) or steps < 2 or len(series) <= 2 * steps:
         raise ValueError(
-            f"`series` must span two days in whole steps of half a day or less, but has {len(series)} steps of "
-            f"{time_step} h."
+            f"`series` must span more than two days in whole steps of half a day or less, but has {len(series)} steps "
+            f"of {time_step} h."
         )
     periods = [round(steps)]
-    if len(series) * time_step >= 2 * HOURS_PER_WEEK:
+    if len(series) * time_step > 2 * HOURS_PER_WEEK:
         periods.append(7 * periods[0])
     fitted = MSTL(np.asarray(series, dtype=np.float64), periods=periods).fit()
     return fitted.trend, fitted.seasonal.reshape(len(series), -1).sum(axis=1)
 
 
-def decomposition_by_type(generated, truth, hierarchy, area_types, values):
+def decomposition_by_type(generated, truth, hierarchy, area_types, values, zones=None):
     """
     Trend and season of the mean traffic of each type at each spatial scale, truth and ensemble mean.
 
     Args:
         generated (`np.ndarray`): (sample, time, y, x) of the finest level.
         truth (`np.ndarray`): (time, y, x), NaN where unknown.
-        hierarchy (`Hierarchy`): Its spatial factors are the scales; all series have the finest time step.
+        hierarchy (`Hierarchy`):
+            Its spatial units are the scales; all series have the finest time step. Units that those of the finest
+            level cut are left out.
         area_types (`np.ndarray`): (Y, X) int, one per finest cell.
         values (`list[int]`): Types.
+        zones (`Mapping[str, torch.Tensor]`, *optional*): Of levels with zones, from [`as_batch`].
 
     Returns:
-        `dict[int, dict[str, dict]]`: by type and scale (metres, such as `"400 m"`), for `"truth"` and `"generated"`
-        the lists `"trend"` and `"season"`, and `"trend_error"` and `"season_error"`: the mean absolute difference
-        relative to the mean of the truth. A series with a gap is left out. Empty where the time is too short.
+        `dict[int, dict[str, dict]]`: by type and scale (such as `"400 m"` or `"by site"`), for `"truth"` and
+        `"generated"` the lists `"trend"` and `"season"`, and `"trend_error"` and `"season_error"`: the mean absolute
+        difference relative to the mean of the truth. A series with a gap is left out. Empty where the time is too
+        short.
     """
     time_step = hierarchy.config.time_step * hierarchy.temporal_factors[-1]
-    if len(truth) * time_step < 2 * HOURS_PER_DAY or (HOURS_PER_DAY / time_step) % 1 or time_step > HOURS_PER_DAY / 2:
+    if len(truth) * time_step <= 2 * HOURS_PER_DAY or (HOURS_PER_DAY / time_step) % 1 or time_step > HOURS_PER_DAY / 2:
         return {}
     mean = generated.mean(axis=0, dtype=np.float64)
     result = {value: {} for value in values}
-    for factor in sorted(set(hierarchy.spatial_factors), reverse=True):
-        scale = f"{factor * hierarchy.config.cell_size:g} m"
-        fields = [_coarsen(field, factor // hierarchy.spatial_factors[-1]) for field in (truth, mean)]
+    finest = hierarchy.levels[-1]
+    scales = {name_of_scale(level, hierarchy): level for level in hierarchy.levels}
+    for scale, level in scales.items():
+        if not adds_up(finest, level, zones):
+            continue
+        fields = [over_units(field, level, finest.raster_factor, zones) for field in (truth, mean)]
         for value in values:
-            share = share_of_type(area_types, value, factor)
+            share = over_units((area_types == value)[None], level, 1, zones)[0]
             series = [_mean_over_places(field, share, known=fields[0]) for field in fields]
             if np.isfinite(series[0]).all() and series[0].mean() > 0:
                 result[value][scale] = _compare(*series, time_step)
     return {value: scales for value, scales in result.items() if scales}
 
 
-def rv_by_type(generated, truth, hierarchy, area_types=None, values=()):
+def rv_by_type(generated, truth, hierarchy, area_types=None, values=(), zones=None):
     """
     RV coefficients (the paper's Eq. 1) between all pairs of levels, of the truth and averaged over the samples.
 
@@ -111,6 +119,7 @@ def rv_by_type(generated, truth, hierarchy, area_types=None, values=()):
         hierarchy (`Hierarchy`): The levels.
         area_types (`np.ndarray`, *optional*): (Y, X) int, one per finest cell.
         values (`Sequence[int]`): Types.
+        zones (`Mapping[str, torch.Tensor]`, *optional*): Of levels with zones, from [`as_batch`].
 
     Returns:
         `dict`: for `None` (all cells) and every type, `{"truth": (K, K), "generated": (K, K)}` as lists, with `None`
@@ -120,8 +129,9 @@ def rv_by_type(generated, truth, hierarchy, area_types=None, values=()):
     for value in (None, *values):
         weights = {}
         for name, field in truth.items():
-            factor = hierarchy.spatial_factors[hierarchy.index(name)]
-            share = 1.0 if value is None else share_of_type(area_types, value, factor)
+            level, share = hierarchy.levels[hierarchy.index(name)], 1.0
+            if value is not None:
+                share = over_units((area_types == value)[None], level, 1, zones)[0]
             weights[name] = np.sqrt(share * np.isfinite(field).all(axis=0))  # of a column: its square enters the RV
         if not all(((weights[name] > 0) * np.nan_to_num(truth[name])).any() for name in truth):
             continue
@@ -134,13 +144,13 @@ def rv_by_type(generated, truth, hierarchy, area_types=None, values=()):
     return result
 
 
+def name_of_scale(level, hierarchy):
+    """Such as `"400 m"` or, of a level with zones, `"by site"`."""
+    return f"by {level.zones}" if level.zones else f"{level.spatial_factor * hierarchy.config.cell_size:g} m"
+
+
 def _as_lists(matrix):
     return [[float(value) if np.isfinite(value) else None for value in row] for row in matrix]
-
-
-def _coarsen(field, factor):
-    time, height, width = field.shape
-    return field.reshape(time, height // factor, factor, width // factor, factor).mean(axis=(2, 4), dtype=np.float64)
 
 
 def _mean_over_places(field, share, known):

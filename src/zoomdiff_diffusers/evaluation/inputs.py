@@ -1,7 +1,7 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
 """What an evaluation reads: traffic as `data.stores` writes it, a mask of measured hours, a map of area types."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import xarray as xr
 
 from ..data.stores import DIMENSIONS
 from ..hierarchy import Hierarchy, Level
+from .zones import adds_up, as_batch
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class StoredTraffic:
         start (`np.datetime64`, *optional*): First hour; `None` where the file counts hours.
         y, x (`np.ndarray`): Centres of the units of the finest level (m).
         attrs (`dict`): Provenance: the attributes of the file.
+        zones (`dict[str, np.ndarray]`):
+            By layer (y, x) on the finest cells, the unit of a level with zones that serves each cell, counted from 0.
     """
 
     path: Path
@@ -38,6 +41,7 @@ class StoredTraffic:
     y: np.ndarray
     x: np.ndarray
     attrs: dict
+    zones: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def read_traffic(path):
@@ -63,18 +67,21 @@ def read_traffic(path):
             )
         for name, dataset in groups.items():
             _check_level(path, name, dataset)
+        hierarchy, zones = _hierarchy(path, groups), _zones(path, groups)
+        _check_cells(path, groups, hierarchy)
         finest = list(groups.values())[-1]
         times = finest["time"].values
         return StoredTraffic(
             path=path,
-            levels={name: _means(dataset) for name, dataset in groups.items()},
-            hierarchy=_hierarchy(path, groups),
+            levels={name: _means(name, dataset, hierarchy, zones) for name, dataset in groups.items()},
+            hierarchy=hierarchy,
             channels=[str(name) for name in finest["channel"].values],
             units=_units(finest),
             start=times[0] if np.issubdtype(times.dtype, np.datetime64) else None,
             y=finest["y"].values,
             x=finest["x"].values,
             attrs={name: _plain(value) for name, value in tree.attrs.items()},
+            zones=zones,
         )
 
 
@@ -82,8 +89,8 @@ def match_truth(truth, generated, mask=None):
     """
     Bring the truth to the levels of what was generated.
 
-    Levels that the truth lacks are aggregated from its finest one. Levels finer than that cannot be judged: they are
-    taken out of both.
+    Levels that the truth lacks are aggregated from its finest one; they are unknown where its units cut theirs, as
+    coverage areas and squares do. Levels finer than that cannot be judged: they are taken out of both.
 
     Args:
         truth ([`StoredTraffic`]): A single sample; NaN where the traffic is unknown.
@@ -95,7 +102,7 @@ def match_truth(truth, generated, mask=None):
         of a coarse unit all cells and hours must be known.
 
     Raises:
-        ValueError: If the two are not about the same levels, channels, hours and places.
+        ValueError: If the two are not about the same levels, channels, hours and places, or their zones differ.
     """
     finest = list(truth.levels)[-1]
     if finest not in generated.levels:
@@ -112,14 +119,23 @@ def match_truth(truth, generated, mask=None):
     measured = truth.levels[finest]
     if len(measured) != 1:
         raise ValueError(f"{truth.path} must hold one sample, the truth, but holds {len(measured)}.")
+    _check_zones(truth, generated, names)
+    zones = {layer: generated.zones[layer] for layer in hierarchy.zone_layers}
+    layers = as_batch(zones, hierarchy.levels)
     known = np.ones(measured.shape[-3:], bool) if mask is None else mask
     levels = {}
-    for name in names:
-        whole = hierarchy.aggregate(known.astype(np.float64), name) == 1.0
-        values = truth.levels[name] if name in truth.levels else hierarchy.aggregate(measured, name)
+    for name, level in zip(names, hierarchy.levels):
+        whole = hierarchy.aggregate(known.astype(np.float64), name, zones=layers) == 1.0
+        if name in truth.levels:
+            values = truth.levels[name]
+        elif adds_up(hierarchy.levels[-1], level, layers):
+            values = hierarchy.aggregate(measured, name, zones=layers)
+        else:
+            values = np.full((*measured.shape[:2], *whole.shape), np.nan)
         levels[name] = np.where(whole, values, np.nan).astype(np.float32)
-    truth = replace(truth, levels=levels, hierarchy=hierarchy)
-    generated = replace(generated, levels={name: generated.levels[name] for name in names}, hierarchy=hierarchy)
+    truth = replace(truth, levels=levels, hierarchy=hierarchy, zones=zones)
+    levels = {name: generated.levels[name] for name in names}
+    generated = replace(generated, levels=levels, hierarchy=hierarchy, zones=zones)
     _check_match(truth, generated)
     return truth, generated
 
@@ -239,13 +255,53 @@ def _check_level(path, name, dataset):
     for axis in ("y", "x", "time", "channel"):
         if axis not in dataset.coords:
             raise ValueError(f"Level {name!r} in {path} lacks the coordinate {axis!r}.")
-    if "zones" in dataset.attrs:
-        raise ValueError(f"Level {name!r} in {path} has units of any form; files of squares only can be read here.")
+
+
+def _check_cells(path, groups, hierarchy):
+    sizes = {
+        level.name: tuple(groups[level.name].sizes[axis] * level.raster_factor for axis in ("y", "x"))
+        for level in hierarchy.levels
+    }
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"The levels of {path} must cover the same finest cells, but have (y, x) {sizes}.")
+
+
+def _check_zones(truth, generated, names):
+    for name in names:
+        if name not in truth.levels:
+            continue
+        layers = [source.hierarchy.levels[source.hierarchy.index(name)].zones for source in (truth, generated)]
+        if layers[0] != layers[1]:
+            units = [f"by {layer}" if layer else "squares" for layer in layers]
+            raise ValueError(
+                f"Level {name!r}: the units of {truth.path} are {units[0]}, those of {generated.path} {units[1]}."
+            )
+    for layer, labels in generated.zones.items():
+        cells = _cells(truth)
+        if labels.shape != cells:
+            raise ValueError(f"{truth.path} has {cells} finest cells (y, x), but {generated.path} has {labels.shape}.")
+        other = truth.zones.get(layer, labels)
+        if not np.array_equal(other, labels):
+            raise ValueError(
+                f"The zones {layer!r} of {truth.path} and {generated.path} must be the same, but differ at "
+                f"{int((other != labels).sum())} of {labels.size} cells."
+            )
+
+
+def _cells(traffic):
+    """(y, x) of the finest cells."""
+    finest = list(traffic.levels.values())[-1]
+    return tuple(size * traffic.hierarchy.raster_factors[-1] for size in finest.shape[-2:])
 
 
 def _hierarchy(path, groups):
     levels = [
-        Level(name, int(dataset.attrs["spatial_factor"]), int(dataset.attrs["temporal_factor"]))
+        Level(
+            name,
+            int(dataset.attrs["spatial_factor"]),
+            int(dataset.attrs["temporal_factor"]),
+            str(dataset.attrs["zones"]) if "zones" in dataset.attrs else None,
+        )
         for name, dataset in groups.items()
     ]
     attributes = list(groups.values())[-1].attrs
@@ -257,11 +313,33 @@ def _hierarchy(path, groups):
         raise ValueError(f"The levels of {path} are no hierarchy: {error}") from error
 
 
-def _means(dataset):
+def _zones(path, groups):
+    zones = {}
+    for name, dataset in groups.items():
+        layer = dataset.attrs.get("zones")
+        if layer is None:
+            continue
+        if (
+            "zone" not in dataset.coords
+            or dataset["zone"].dims != ("y", "x")
+            or dataset["zone"].dtype.kind not in "iu"
+        ):
+            raise ValueError(
+                f"Level {name!r} in {path} has the units {layer!r}, but lacks the coordinate `zone` (y, x) of whole "
+                "numbers that says which one serves each cell. A file of several areas has none: write one for each."
+            )
+        labels = dataset["zone"].values
+        labels = np.unique(labels, return_inverse=True)[1].reshape(labels.shape)
+        if not np.array_equal(zones.setdefault(str(layer), labels), labels):
+            raise ValueError(f"Level {name!r} in {path} must have the same `zone` as the other levels of {layer!r}.")
+    return zones
+
+
+def _means(name, dataset, hierarchy, zones):
     """Values as means per finest cell and time step."""
     values = dataset["traffic"].values.astype(np.float32)
     if str(dataset["traffic"].attrs.get("cell_methods", "")).endswith("sum"):
-        values /= int(dataset.attrs["spatial_factor"]) ** 2 * int(dataset.attrs["temporal_factor"])
+        values /= np.asarray(hierarchy.volume(name, as_batch(zones, hierarchy.levels)))
     return values
 
 

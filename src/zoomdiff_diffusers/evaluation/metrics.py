@@ -9,6 +9,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from .zones import adds_up, as_batch
+
 
 _CHUNK = 2**20  # points scored at once: bounds the memory of a sort to a few tens of megabytes per member
 
@@ -105,9 +107,12 @@ def ensemble_scores(samples, truth, mask=None):
     }
 
 
-def cross_level_error(levels, hierarchy, units="mean"):
+def cross_level_error(levels, hierarchy, units="mean", zones=None):
     """
     How far each level is from adding up to the level above it.
+
+    Where a level has zones, neighbours cannot tell each other's sums: squares on a border hold a part of each zone. So
+    every level is then compared with the sums of the finest one.
 
     Args:
         levels (`Mapping[str, np.ndarray]`):
@@ -115,23 +120,59 @@ def cross_level_error(levels, hierarchy, units="mean"):
         hierarchy (`Hierarchy`): Defines the aggregation.
         units (`str`, defaults to `"mean"`):
             `"mean"` where values are means per finest cell and step, `"sum"` where they are sums per unit and step.
+        zones (`Mapping[str, np.ndarray]`, *optional*):
+            For levels with zones: by layer (H, W), or (B, H, W) with one entry for each of the first axis of values.
 
     Returns:
         `dict[str, float]`: for every level but the first, the largest `|aggregated - coarse|`, relative to the coarse
         value. Coarse values below a millionth of the level's mean count as that, so that exact zeros can be compared.
+        With zones the comparison is with the finest level instead, and its name is that of the coarse one: for every
+        level but the last. Levels whose units the finest one cuts are left out: it does not tell their sums.
+
+    Raises:
+        ValueError: If `levels` is no mapping or `zones` lacks a layer.
     """
     if not isinstance(levels, Mapping):
         raise ValueError(f"`levels` must be a mapping from level name to array, got {type(levels).__name__}.")
     names = list(levels)
+    if any(hierarchy.levels[hierarchy.index(name)].zones for name in names):
+        return _errors_of_the_finest(levels, hierarchy, units, zones)
     errors = {}
     for coarse_name, fine_name in zip(names, names[1:]):
         coarse = np.asarray(levels[coarse_name], dtype=np.float64)
         fine = np.asarray(levels[fine_name], dtype=np.float64)
         target, source = hierarchy.index(coarse_name), hierarchy.index(fine_name)
         aggregated = hierarchy.aggregate(fine, target, source=source, reduction=units)
-        floor = max(1e-6 * float(np.abs(coarse).mean()), np.finfo(np.float32).tiny)
-        errors[fine_name] = float(np.max(np.abs(aggregated - coarse) / np.maximum(np.abs(coarse), floor)))
+        errors[fine_name] = _largest_difference(aggregated, coarse)
     return errors
+
+
+def _errors_of_the_finest(levels, hierarchy, units, zones):
+    members = {name: hierarchy.levels[hierarchy.index(name)] for name in levels}
+    zones = as_batch(zones, members.values())
+
+    def means(name):
+        values = np.asarray(levels[name], dtype=np.float64)
+        if units == "mean":
+            return values
+        volume = np.asarray(hierarchy.volume(name, zones))
+        if members[name].zones:  # (B, 1, 1, H, W)
+            volume = volume.reshape(-1, *[1] * (values.ndim - 3), *values.shape[-2:])
+        return values / volume
+
+    *coarser, finest = members
+    finest_means = means(finest)
+    errors = {}
+    for name in coarser:
+        if adds_up(members[finest], members[name], zones):
+            aggregated = hierarchy.aggregate(finest_means, name, source=finest, zones=zones)
+            errors[name] = _largest_difference(aggregated, means(name))
+    return errors
+
+
+def _largest_difference(aggregated, coarse):
+    floor = max(1e-6 * float(np.abs(coarse).mean()), np.finfo(np.float32).tiny)
+    return float(np.max(np.abs(aggregated - coarse) / np.maximum(np.abs(coarse), floor)))
 
 
 def _check(samples, truth, minimum=1):

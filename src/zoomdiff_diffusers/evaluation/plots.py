@@ -14,6 +14,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
+from .aoi_types import name_of_scale
+from .zones import as_batch
+
 
 COLOURS = "viridis"  # perceptually uniform, and readable with any colour vision
 LINE, BAND, MARK = "#1f3b63", "#7fa6d6", "#d1495b"
@@ -30,7 +33,16 @@ CLASS_COLOURS = {
 
 
 def plot_zoom(
-    levels, hierarchy, start=None, unit="", units="mean", channel="traffic", sample=0, place=None, title=None
+    levels,
+    hierarchy,
+    start=None,
+    unit="",
+    units="mean",
+    channel="traffic",
+    sample=0,
+    place=None,
+    title=None,
+    zones=None,
 ):
     """
     The zoom in one picture: a column per level, above its map at the busiest hour, below its series at one place.
@@ -52,14 +64,15 @@ def plot_zoom(
             Row and column of the finest cell whose series are shown. Default: the cell with the highest 95th
             percentile among those whose base-station area is the busiest.
         title (`str`, *optional*): Title of the figure.
+        zones (`Mapping[str, np.ndarray]`, *optional*): Layers (Y, X) of levels with zones, for the units `"sum"`.
 
     Returns:
         `matplotlib.figure.Figure`: not yet saved, see [`save_figure`].
 
     Raises:
-        ValueError: If a level is not four-dimensional.
+        ValueError: If a level is not four-dimensional, or zones are missing.
     """
-    means = _as_means(levels, hierarchy, units)
+    means = _as_means(levels, hierarchy, units, zones)
     names = list(means)
     finest, finest_level = means[names[-1]], hierarchy.levels[hierarchy.index(names[-1])]
     hour = int(finest[sample].sum(axis=(1, 2)).argmax()) * finest_level.temporal_factor
@@ -225,8 +238,8 @@ def plot_series(generated, truth, hierarchy, places, start=None, unit="", channe
             if level is not hierarchy.levels[-1]:
                 axes.tick_params(axis="x", which="both", labelbottom=False)
                 axes.set_xlabel("")
-        metres, hours = level.spatial_factor * hierarchy.config.cell_size, level.temporal_factor
-        row[0].set_ylabel(f"{level.name}\n{metres:g} m, {hours * hierarchy.config.time_step:g} h")
+        hours = level.temporal_factor * hierarchy.config.time_step
+        row[0].set_ylabel(f"{level.name}\n{name_of_scale(level, hierarchy)}, {hours:g} h")
     for axes, title in zip(grid[0], places):
         axes.set_title(title, fontsize=11)
     figure.supylabel(_quantity(unit, channel, hierarchy), fontsize=11)
@@ -362,7 +375,7 @@ def save_figure(figure, path, dpi=110):
         temporary.unlink(missing_ok=True)
 
 
-def _as_means(levels, hierarchy, units):
+def _as_means(levels, hierarchy, units, zones):
     if units not in ("mean", "sum"):
         raise ValueError(f'`units` must be "mean" or "sum", got {units!r}.')
     means = {}
@@ -370,22 +383,21 @@ def _as_means(levels, hierarchy, units):
         values = np.asarray(values)
         if values.ndim != 4:
             raise ValueError(f"Level {name!r} must be (sample, time, y, x), found shape {values.shape}.")
-        level = hierarchy.levels[hierarchy.index(name)]
-        per_unit = 1 if units == "mean" else level.spatial_factor**2 * level.temporal_factor
-        means[name] = values / per_unit
+        means[name] = values
+        if units == "sum":
+            level = hierarchy.levels[hierarchy.index(name)]
+            volume = np.asarray(hierarchy.volume(name, as_batch(zones, [level])))
+            means[name] = values / (volume[0] if level.zones else volume)
     return means
 
 
 def _busy_place(coarse, coarse_level, finest, finest_level):
     """The finest cell with the highest peaks inside the busiest coarse unit."""
-    row, column = np.unravel_index(coarse.sum(axis=(0, 1)).argmax(), coarse.shape[-2:])
-    factor = coarse_level.raster_factor // finest_level.raster_factor
-    rows, columns = slice(row * factor, (row + 1) * factor), slice(column * factor, (column + 1) * factor)
-    peaks = np.quantile(finest[:, :, rows, columns], 0.95, axis=(0, 1))
-    inner_row, inner_column = np.unravel_index(peaks.argmax(), peaks.shape)
-    factor = finest_level.raster_factor
-    return (int(row * coarse_level.raster_factor + inner_row * factor),
-            int(column * coarse_level.raster_factor + inner_column * factor))  # fmt: skip
+    totals, side = coarse.sum(axis=(0, 1)), coarse_level.raster_factor
+    busiest = (totals == totals.max()).repeat(side, axis=0).repeat(side, axis=1)  # all cells of a unit with zones
+    rows, columns = np.unique(np.argwhere(busiest) // finest_level.raster_factor, axis=0).T
+    place = np.quantile(finest[:, :, rows, columns], 0.95, axis=(0, 1)).argmax()
+    return int(rows[place] * finest_level.raster_factor), int(columns[place] * finest_level.raster_factor)
 
 
 def _draw_map(axes, values, level, hierarchy, norm):
@@ -475,7 +487,7 @@ def _share_axes(maps, series, unit, channel, hierarchy):
 
 def _describe(level, hierarchy, hour, start):
     """For example "cell: 200 m, 4 h" and below it the interval on the map, "Thu 12:00 to 16:00"."""
-    unit = f"by {level.zones}" if level.zones else f"{level.spatial_factor * hierarchy.config.cell_size:g} m"
+    unit = name_of_scale(level, hierarchy)
     hours = level.temporal_factor * hierarchy.config.time_step
     first = hour // level.temporal_factor * hours
     if start is None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .aoi_types import name_of_scale
+
 
 CALIBRATED = (0.8, 1.2)  # spread/skill within these bounds is called calibrated
 EXACT = 1e-4  # relative cross-level error that is float32 rounding and not a missing sum
@@ -63,6 +65,12 @@ CAPTIONS = {
     "Trend and season by type of area": "Mean traffic of the units of each scale, weighted by their share of cells of "
     "the type, split by seasonal-trend decomposition with LOESS (MSTL). All scales have the finest time step.",
 }
+
+ZONES = (
+    "A level with areas of any form counts every cell, with the value of the area that serves it: an area counts by "
+    "its size. The cross-level error of a level is that of the sums of the finest one. Near areas are as far apart as "
+    "a typical one is wide."
+)
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -169,7 +177,7 @@ def findings(result, channel):
     elif ratio is not None:
         more = "more" if ratio > 1 else "less"
         lines.append(f"In all, there is {_percent(abs(ratio - 1))} {more} traffic than the truth.")
-    return lines + _spread_findings(levels) + _sum_findings(levels)
+    return lines + _spread_findings(levels) + _sum_findings(levels, _has_zones(result))
 
 
 def _spread_findings(levels):
@@ -186,11 +194,19 @@ def _spread_findings(levels):
     ]
 
 
-def _sum_findings(levels):
+def _has_zones(result):
+    return any("zones" in resolution for resolution in result["resolutions"].values())
+
+
+def _sum_findings(levels, against_finest):
     errors = {name: scores["cross_level_error"] for name, scores in levels.items() if "cross_level_error" in scores}
     broken = [f"{name} (by up to {_percent(error, 1)})" for name, error in errors.items() if error > EXACT]
+    if broken and against_finest:
+        return [f"The finest level does not add up to these levels: {', '.join(broken)}."]
     if broken:
         return [f"These levels do not add up to the level above: {', '.join(broken)}."]
+    if errors and against_finest:
+        return [f"The finest level adds up to {', '.join(errors)}, to within {max(errors.values()):.0e}."]
     if errors:
         return [f"Every level adds up to the level above, to within {max(errors.values()):.0e}."]
     return []
@@ -206,6 +222,8 @@ def score_table(result, channel):
     levels = result["channels"][channel]["levels"]
     rows = []
     for key, name, unit, meaning in SCORES:
+        if key == "cross_level_error" and _has_zones(result):
+            meaning = "largest relative difference from the sum of the finest level"
         values = [None if scores is None else scores.get(key) for scores in levels.values()]
         if any(value is not None for value in values):
             unit = "of mean" if unit == "mean" else unit
@@ -229,6 +247,7 @@ def _facts(result, generated, truth):
     finest = result["levels"][-1]
     steps, height, width = truth.levels[finest].shape[-3:]
     level = result["resolutions"][finest]
+    side = hierarchy.raster_factors[-1] * hierarchy.config.cell_size / 1000
     known = float(np.isfinite(truth.levels[finest]).mean())
     days = f"{steps * level['hours'] / 24:g} days"
     facts = [
@@ -237,17 +256,18 @@ def _facts(result, generated, truth):
         ("Truth", truth.path.name),
         *((f"– {name}", value) for name, value in truth.attrs.items() if name != "Conventions"),
         ("Samples", result["samples"]),
-        ("Area", f"{width * level['metres'] / 1000:g} x {height * level['metres'] / 1000:g} km"),
+        ("Area", f"{width * side:g} x {height * side:g} km"),
         ("Time", days if truth.start is None else f"{days} from {str(truth.start)[:16]}"),
-        ("Levels", "; ".join(_resolution(name, result) for name in hierarchy.names)),
+        ("Levels", "; ".join(_resolution(level, hierarchy) for level in hierarchy.levels)),
     ]
     if known < 1:
         facts.append(("Truth known", f"{_percent(known, 1)} of the hours and places at the finest level"))
     return [(name, str(value)) for name, value in facts]
 
 
-def _resolution(name, result):
-    return f"{name}: {result['resolutions'][name]['metres']:g} m, {result['resolutions'][name]['hours']:g} h"
+def _resolution(level, hierarchy):
+    hours = level.temporal_factor * hierarchy.config.time_step
+    return f"{level.name}: {name_of_scale(level, hierarchy)}, {hours:g} h"
 
 
 def _describe_channel(index, name, result, generated, truth):
@@ -262,7 +282,8 @@ def _describe_channel(index, name, result, generated, truth):
         "heads": result["levels"],
         "rows": score_table(result, name),
         "note": f"“of mean” is in multiples of the mean of the truth, {of_channel['mean']:.4g} {unit}{per}. Lower is "
-        "better unless stated. Values of all levels are means per finest cell and time step.",
+        "better unless stated. Values of all levels are means per finest cell and time step."
+        + (f" {ZONES}" if hierarchy.zone_layers else ""),
         "figures": _figures(of_channel, levels, measured, hierarchy, generated.start, unit, name, per),
     }
 
@@ -292,7 +313,7 @@ def _figures(of_channel, generated, truth, hierarchy, start, unit, channel, per)
 
 def _places(truth, hierarchy):
     """A busy and a typical cell, as (row, column) of the finest cells."""
-    finest, factor = truth[hierarchy.names[-1]], hierarchy.spatial_factors[-1]
+    finest, factor = truth[hierarchy.names[-1]], hierarchy.raster_factors[-1]
     mean = np.where(np.isfinite(finest), finest, 0.0).sum(axis=0) / np.maximum(np.isfinite(finest).sum(axis=0), 1)
     order = np.flatnonzero(np.isfinite(finest).any(axis=0))
     order = order[np.argsort(mean.ravel()[order], kind="stable")]

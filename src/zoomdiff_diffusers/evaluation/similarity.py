@@ -50,7 +50,7 @@ def rv_matrix(
         hierarchy (`Hierarchy`): Gives every level its factors.
         places (`np.ndarray`, *optional*):
             bool, `(H, W)` on the finest grid, for example one type of area; only these are compared. A coarser unit
-            counts when at least half of it does.
+            counts when at least half of it does; of a level with zones, every cell counts by itself.
         center (`bool`, defaults to `True`): See [`rv_coefficient`].
 
     Returns:
@@ -85,7 +85,7 @@ def _matrices(values, hierarchy, name, places):
     matrices = values.reshape(-1, values.shape[-3], values.shape[-2] * values.shape[-1])
     if places is None:
         return matrices
-    factor = hierarchy.levels[hierarchy.index(name)].spatial_factor
+    factor = hierarchy.levels[hierarchy.index(name)].raster_factor
     height, width = values.shape[-2:]
     places = np.asarray(places, dtype=bool)
     if places.shape != (height * factor, width * factor):

@@ -34,20 +34,24 @@ class StreamingScores:
         time_step_hours (`float`): Time step of the level in hours.
         unit (`float` or `np.ndarray`, defaults to 1.0):
             What the values are divided by, for example the mean traffic per channel, `(C, 1, 1, 1)`.
+        unit_side (`int`, defaults to 1):
+            Elements of the arrays along the side of a typical unit: more than one where units of any form lie on the
+            finest cells. The spatial correlation is compared at multiples of it.
 
     Raises:
         ValueError: If an argument is not positive.
     """
 
-    def __init__(self, time_step_hours: float, unit: float | np.ndarray = 1.0):
+    def __init__(self, time_step_hours: float, unit: float | np.ndarray = 1.0, unit_side: int = 1):
         self.time_step_hours = float(time_step_hours)
         self.unit = np.asarray(unit, dtype=np.float64)
-        for name, value in (("time_step_hours", self.time_step_hours), ("unit", self.unit)):
+        for name, value in (("time_step_hours", self.time_step_hours), ("unit", self.unit), ("unit_side", unit_side)):
             if not np.all(np.isfinite(value) & (np.asarray(value) > 0)):
                 raise ValueError(f"`{name}` must be positive, but is {value}.")
         steps_per_day = HOURS_PER_DAY / self.time_step_hours
         self._steps_per_day = round(steps_per_day) if steps_per_day == round(steps_per_day) >= 2 else None
         self._lags = range(1, max(2, int(LONGEST_LAG / self.time_step_hours)) + 1)
+        self._distances = [unit_side * distance for distance in range(1, NEIGHBOURS + 1)]
         self._members = None
         self._totals = defaultdict(float)  # sums by name, numbers or arrays
         self._peak = 0.0
@@ -136,7 +140,7 @@ class StreamingScores:
     def _score_correlations(self, samples, truth, known):
         for source, values in (("samples", samples), ("truth", truth)):
             self._add_mean(f"autocorrelation_{source}", autocorrelation(values, known, self._lags))
-            self._add_mean(f"spatial_{source}", spatial_correlation(values, known, range(1, NEIGHBOURS + 1)))
+            self._add_mean(f"spatial_{source}", spatial_correlation(values, known, self._distances))
 
     def _add_mean(self, name, curves):
         """Add (lags, ...) to the mean over all but the lags; NaN where undefined."""

@@ -24,7 +24,8 @@ METRICS = {
     "rmse_of_mean": "RMSE of the ensemble mean",
     "spread_skill": "spread/skill",
 }
-KINDS = {"categorical": "classes", "count": "counts", "continuous": "quantities", "temporal": "quantities over time"}
+KINDS = {"categorical": "classes", "count": "counts", "continuous": "quantities", "temporal": "quantities over time",
+         "zones": "numbers of units"}  # fmt: skip
 
 
 def model_card(
@@ -68,7 +69,7 @@ def model_card(
         levels=[
             {
                 "name": level.name,
-                "side": f"{level.spatial_factor * hierarchy.config.cell_size:g} m",
+                "side": _side(level, hierarchy),
                 "step": _hours(level.temporal_factor * hierarchy.config.time_step),
             }
             for level in hierarchy.levels
@@ -83,7 +84,8 @@ def model_card(
             for channel, unit, largest in zip(processor.channels, processor.units, maxima)
         ],
         margin=f"{processor.config.margin:g}",
-        layers=[_layer_row(layer) for layer in pipe.context_processor.layers],
+        layers=[_layer_row(layer) for layer in pipe.context_processor.config.layers],
+        zones=", ".join(f"`{name}`" for name in pipe.context_processor.zone_layers),
         data=_data_rows(settings, stated, run),
         training=_training_rows(pipe, run),
         summary_file="training_summary.json" if pipe.training_summary is not None else None,
@@ -196,9 +198,13 @@ def _training_rows(pipe, run: dict) -> list[tuple[str, str]]:
     rows.append(("seed", str(run["seed"])))
     if settings:
         windows = run["config"]["data"]
-        size = " x ".join(str(windows[f"crop_{axis}"]) for axis in ("hours", "height", "width"))
+        hours, longest = windows["crop_hours"], windows.get("longest_crop_hours")
+        steps = f"{hours} to {longest}" if longest else hours
+        size = f"{steps} x {windows['crop_height']} x {windows['crop_width']}"
         rows.append(("batch", f"{settings['batch_size']} windows of {size} time steps and cells"))
         rows.append(("peak learning rate", f"{settings['learning_rate']:g}"))
+    if source := run.get("config", {}).get("model", {}).get("pretrained_pipeline"):
+        rows.append(("goes on from", f"`{Path(source).name}`"))
     return rows
 
 
@@ -219,13 +225,19 @@ def _held_out(settings: dict) -> bool:
 
 
 def _layer_row(layer: dict) -> dict[str, str]:
-    names = layer["classes"] if layer["kind"] == "categorical" else layer["channels"]
     return {
         "name": layer["name"],
         "kind": f"{layer['kind']} ({KINDS[layer['kind']]}{', log' if layer.get('log') else ''})",
         "shape": _shape(layer, "T", "H", "W"),
-        "names": _cell(", ".join(names)),
+        "names": _cell(", ".join(_values_of(layer))),
     }
+
+
+def _values_of(layer: dict) -> list[str]:
+    """Classes or channels; what the numbers of a layer of zones mean."""
+    if layer["kind"] == "zones":
+        return [f"the {layer['name']} that serves the cell"]
+    return layer.get("classes") or layer.get("channels") or [NOT_STATED]
 
 
 def _shape(layer: dict, *sizes) -> str:
@@ -239,11 +251,11 @@ def _shape(layer: dict, *sizes) -> str:
 
 def _snippet(pipe, repo_id: str, remote_code: bool) -> str:
     """Code that runs as it is; with `remote_code` without this package."""
-    hierarchy, layers = pipe.hierarchy, pipe.context_processor.layers
+    hierarchy, processor = pipe.hierarchy, pipe.context_processor
     cells, steps = lcm(*hierarchy.spatial_factors), lcm(*hierarchy.temporal_factors)
     height, width = 2 * cells, 3 * cells
     length = max(1, round(168 / hierarchy.config.time_step) // steps) * steps
-    imports, context = _example_context(layers, length, height, width, simulated=not remote_code)
+    imports, context = _example_context(processor, length, height, width, simulated=not remote_code)
     library, name = ("diffusers", "DiffusionPipeline") if remote_code else ("zoomdiff_diffusers", "ZoomDiffPipeline")
     options = ', revision="remote-code", trust_remote_code=True' if remote_code else ""
     hours = f"{length * hierarchy.config.time_step:g}"
@@ -261,24 +273,36 @@ def _snippet(pipe, repo_id: str, remote_code: bool) -> str:
     return "\n".join(lines)
 
 
-def _example_context(layers: list[dict], *sizes: int, simulated: bool) -> tuple[list[str], list[str]]:
+def _example_context(processor, *sizes: int, simulated: bool) -> tuple[list[str], list[str]]:
     """Imports and the assignment of a context: simulated where the schema is the simulator's, else zeros."""
-    from ..data.simulated_city import SIMULATED_LAYERS
-
     _, height, width = sizes
-    if simulated and layers == SIMULATED_LAYERS:
+    layers = processor.config.layers
+    if simulated and is_simulated(processor):
         call = f"simulate_context(height={height}, width={width}, seed=1)  # or your own layers, see below"
-        return ["from zoomdiff_diffusers.data.simulated_city import simulate_context"], [f"context = {call}"]
+        imports, lines = ["from zoomdiff_diffusers.data.simulated_city import simulate_context"], [f"context = {call}"]
+        if processor.zone_layers:
+            imports.append("from zoomdiff_diffusers.data.simulated_context import simulate_zones")
+            lines.append("zones = simulate_zones(context, seed=1)")
+            lines += [f'context["{name}"] = zones["{name}"]' for name in processor.zone_layers]
+        return imports, lines
     if not layers:
         grid = f'xarray.Dataset(coords={{"y": np.arange({height}), "x": np.arange({width})}})'
         return ["import numpy as np", "import xarray"], [f"context = {grid}"]
     entries = [f'    "{layer["name"]}": np.zeros({_shape(layer, *sizes)}{_dtype(layer)}),' for layer in layers]
-    comment = "# Put your own layers here; each may be left out."
+    needed = "each but the zones" if processor.zone_layers else "each"
+    comment = f"# Put your own layers here; {needed} may be left out."
     return ["import numpy as np"], [comment, "context = {", *entries, "}"]
 
 
+def is_simulated(processor) -> bool:
+    """Whether the simulator makes all layers of a schema."""
+    from ..data.simulated_context import SECTORS, SIMULATED_LAYERS, SITES
+
+    return processor.layers == SIMULATED_LAYERS and {*processor.zone_layers} <= {SITES, SECTORS}
+
+
 def _dtype(layer: dict) -> str:
-    return ", dtype=int" if layer["kind"] == "categorical" else ""
+    return ", dtype=int" if layer["kind"] in ("categorical", "zones") else ""
 
 
 def dataset_facts(folder: Path, arguments=None) -> dict:
@@ -411,15 +435,16 @@ def _column_rows(facts: dict, unit: str) -> list[dict[str, str]]:
     shape = "(T, H, W)" if len(data.traffic_variables) == len(facts["channels"]) else "(C, T, H, W)"
     rows = [{"name": name, "what": "traffic", "shape": shape, "content": unit} for name in data.traffic_variables]
     for layer in facts["layers"]:
-        values = layer.get("classes") or layer.get("channels") or [NOT_STATED]
         shapes = " or ".join(str(tuple(int(size) for size in found)) for found in layer["shape"])
         kind = layer["kind"] if layer["kind"] == NOT_STATED else f"{layer['kind']} ({KINDS[layer['kind']]})"
         what = f"context layer, kind {kind}" if kind == NOT_STATED else f"context layer, {kind}"
-        rows.append({"name": layer["name"], "what": what, "shape": shapes, "content": _cell(", ".join(values))})
+        rows.append(
+            {"name": layer["name"], "what": what, "shape": shapes, "content": _cell(", ".join(_values_of(layer)))}
+        )
     known = {
         data.valid_variable: ("where the traffic was measured", "(T) or (T, H, W)", "true or false"),
         "start_hour": ("hour of the week of the first time step", "one number", "0 to 167"),
-        "area": ("number of the area", "one number", "whole number"),
+        "area": ("number of the place, the same for all its rows", "one number", "whole number"),
     }
     for name, (what, axes, content) in known.items():
         if name in facts["columns"]:
@@ -430,6 +455,10 @@ def _column_rows(facts: dict, unit: str) -> list[dict[str, str]]:
 def _as_yaml(settings: dict, repo_id: str) -> str:
     settings = {**settings, "data": {**settings["data"], "dataset": repo_id}}
     return yaml.safe_dump(settings, sort_keys=False, width=110, default_flow_style=None).strip()
+
+
+def _side(level, hierarchy) -> str:
+    return f"by {level.zones}" if level.zones else f"{level.spatial_factor * hierarchy.config.cell_size:g} m"
 
 
 def _hours(hours: float) -> str:

@@ -13,7 +13,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalToke
 
 from ..configuration import write_atomically
 from ..pipelines.zoomdiff.pipeline_zoomdiff import TRAINING_SUMMARY
-from .cards import dataset_card, dataset_facts, model_card, run_of
+from .cards import dataset_card, dataset_facts, is_simulated, model_card, run_of
 from .remote_code import write_remote_code
 
 
@@ -260,7 +260,7 @@ def _draw(pipe, context, path: Path) -> bool:
     """Draw a generated week for the card, if there is a context and matplotlib."""
     import torch
 
-    from ..data.simulated_city import SIMULATED_LAYERS, simulate_context
+    from ..data.simulated_context import simulate_context, simulate_zones
 
     try:
         from ..evaluation.plots import plot_zoom, save_figure
@@ -269,9 +269,11 @@ def _draw(pipe, context, path: Path) -> bool:
     title = "A generated week"
     if context is None:
         side = pipe.hierarchy.spatial_factors[0]
-        if pipe.context_processor.layers != SIMULATED_LAYERS or pipe.hierarchy.config.time_step != 1:
+        if not is_simulated(pipe.context_processor) or pipe.hierarchy.config.time_step != 1:
             return False
         context = simulate_context(height=3 * side, width=4 * side, seed=2026)
+        zones = simulate_zones(context, seed=2026)
+        context |= {name: zones[name] for name in pipe.context_processor.zone_layers}
         title = "A generated week for a simulated city"
     start, hidden = "2026-03-02T00:00", dict(getattr(pipe, "_progress_bar_config", {}))
     pipe.set_progress_bar_config(disable=True)
