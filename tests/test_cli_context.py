@@ -77,6 +77,9 @@ def test_mistakes_are_one_line_and_leave_nothing(folder, tmp_path):
     cut.write_bytes((folder / "city.osm.pbf").read_bytes()[:-9])
     write_geojson(empty, [])
     write_raster(bare, np.ones((2, 2)), LEFT, BOTTOM, 100, crs=None)
+    taken, raster = tmp_path / "taken.nc", tmp_path / "raster.nc"
+    taken.mkdir()
+    raster.write_bytes(b"a raster may be a NetCDF file too")
     swapped = write_boundary(tmp_path / "swapped.geojson", rectangle(1, 1, 600, 500), swapped=True)
     before = sorted(tmp_path.iterdir())
     for words, message in (
@@ -88,6 +91,8 @@ def test_mistakes_are_one_line_and_leave_nothing(folder, tmp_path):
         (["--cell-size", "0.1"], "are not supported"),
         (["--out", tmp_path / "context.csv"], "must end in .nc"),
         (["--out", tmp_path / "no" / "context.nc"], "does not exist"),
+        (["--out", taken], "taken.nc is a folder"),
+        (["--population", raster, "--out", raster], "must not be the file that is read"),
     ):
         done = zoomdiff("context", "--osm", folder / "city.osm.pbf", "--out", output, *words)
         assert done.exit_code == 1, words

@@ -47,12 +47,13 @@ def test_from_generate_to_maps_and_tables(tmp_path):
     with xarray.open_datatree(store, engine="zarr", consolidated=False) as tree:
         samples = tree["cell"]["traffic"].load()
     threshold = float(samples.median())
-    words = ["--traffic", store, "--out", summary, "--quantile", 0.25, "--quantile", 0.75]
+    words = ["--traffic", store, "--out", summary, "--quantile", 0.25, "--quantile", 0.75, "--quantile", 0.25]
     done = zoomdiff("summarise", *words, "--threshold", f"cell={threshold!r}", "--json")
     assert done.exit_code == 0, done.output
     variables = json.loads(done.stdout)["levels"]
     assert list(variables) == ["bs", "cell", "grid_100m", "grid_50m"]
-    assert set(variables["cell"]) == {"mean", "std", "quantiles", "exceedance"} and "exceedance" not in variables["bs"]
+    assert variables["cell"] == ["mean", "std", "quantiles", "exceedance"] and "exceedance" not in variables["bs"]
+    assert json.loads(done.stdout)["quantiles"] == [0.25, 0.75]
     words = [
         "--traffic",
         summary,
@@ -111,6 +112,8 @@ def test_mistakes_are_one_line_and_leave_nothing(traffic, tmp_path):
     bare, text = tmp_path / "bare.nc", tmp_path / "text.nc"
     write_traffic(bare, {"bs": traffic[1]["bs"]}, start="2026-03-02")
     text.write_text("no NetCDF")
+    folder = tmp_path / "map_folder.tif"
+    folder.mkdir()
     before = sorted(tmp_path.iterdir())
     for words, message in (
         (["--out", tmp_path / "map.png"], "must end in .tif, .parquet, .csv, .nc"),
@@ -124,6 +127,7 @@ def test_mistakes_are_one_line_and_leave_nothing(traffic, tmp_path):
         (["--traffic", bare], "Give `crs`, such as EPSG:32635"),
         (["--traffic", text], "is neither a readable NetCDF-4 file nor a Zarr store"),
         (["--traffic", bare, "--out", bare], "must not be the file that is read"),
+        (["--out", folder], "map_folder.tif is a folder"),
     ):
         done = zoomdiff("export", "--traffic", path, "--out", tmp_path / "map.tif", *words)
         assert done.exit_code == 1, (words, done.output)
@@ -132,6 +136,7 @@ def test_mistakes_are_one_line_and_leave_nothing(traffic, tmp_path):
     for words, message in (
         (["--threshold", "12.5"], "--threshold: must be a level and a number, such as grid_50m=12.5, but is '12.5'"),
         (["--threshold", "bs=much"], "but is 'bs=much'"),
+        (["--threshold", "bs=nan"], "but is 'bs=nan'"),
         (["--threshold", "bs=1", "--threshold", "bs=2"], "'bs' is given twice"),
         (["--threshold", "district=1"], "`thresholds` must name levels out of"),
         (["--out", tmp_path / "summary.nc"], "`output` must end in .zarr"),

@@ -103,6 +103,9 @@ def test_mistakes_are_one_line_and_leave_nothing(context, tmp_path, monkeypatch)
     odd = write_plan(tmp_path / "odd.geojson", square, {"preset": "castle", "name": "Keep"})
     far = write_plan(tmp_path / "far.geojson", rectangle(9000, 0, 100, 100), {"preset": "park"})
     (tmp_path / "broken.geojson").write_text("{")
+    empty, bare = tmp_path / "empty.geojson", tmp_path / "bare.nc"
+    empty.write_text(json.dumps({"type": "FeatureCollection", "features": []}))
+    xr.Dataset({"aoi": (("y", "x"), np.zeros((8, 8)))}).to_netcdf(bare, engine="netcdf4")
     before = sorted(tmp_path.iterdir())
     for more, message in (
         (["--edit", odd], "--edit: feature 1 (Keep): `preset` is 'castle'"),
@@ -112,6 +115,9 @@ def test_mistakes_are_one_line_and_leave_nothing(context, tmp_path, monkeypatch)
         (["--out", tmp_path / "d.csv"], "must end in .nc or .zarr"),
         (["--out", tmp_path / "no" / "d.nc"], "does not exist"),
         (["--hours", "7"], "24"),
+        (["--edit", empty], "empty.geojson has no features, so that nothing changes"),
+        (["--out", context], "must not be the file that is read"),
+        (["--context", bare], "bare.nc lacks the coordinates y and x of its cells"),
     ):
         done = zoomdiff(*words, *more)
         last = done.stderr.splitlines()[-1]  # after what loading a model says

@@ -169,6 +169,23 @@ def test_a_preset_is_its_values_per_hectare_and_yields_to_numbers(preset):
     assert counts["lodging"] == 5 and counts["leisure"] == round(3 * expected["poi"].get("leisure", 0))
 
 
+def test_what_a_gis_program_adds_is_no_plan(tmp_path):
+    """GDAL, which QGIS writes with, adds a number, and null for an empty field; JSON in a text becomes an object."""
+    import geopandas
+
+    table = geopandas.GeoDataFrame(
+        {"fid": [7, 8], "preset": ["park", None], "population": [None, None], "poi": [None, '{"transport": 2}']},
+        geometry=[shapely.box(100, 100, 300, 300), shapely.Point(660, 470)],
+    )
+    table.to_file(tmp_path / "plan.geojson", driver="GeoJSON")
+    drawn = json.loads((tmp_path / "plan.geojson").read_text())
+    assert drawn["features"][0]["properties"] == {"fid": 7, "preset": "park", "population": None, "poi": None}
+    plan, _ = edit_context(make_context(), tmp_path / "plan.geojson")
+    stop = {"type": "Point", "coordinates": [660, 470]}
+    same = collection((box(100, 100, 300, 300), {"preset": "park"}), (stop, {"poi": {"transport": 2}}))
+    xr.testing.assert_identical(plan, edit_context(make_context(), same)[0])
+
+
 def test_what_is_no_plan_changes_nothing_and_the_later_feature_wins():
     context = make_context()
     plan, report = edit_context(context, collection())

@@ -43,6 +43,14 @@ def test_statistics_are_those_of_xarray(store, tmp_path):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["summary.zarr"]
 
 
+def test_a_chunk_that_got_lost_is_no_zero(store, tmp_path):
+    path = summarise_ensemble(store, tmp_path / "summary.zarr", [0.5])
+    (lost,) = (each for each in (path / "bs" / "mean" / "c" / "0" / "0").rglob("0/1") if each.is_file())
+    lost.unlink()
+    values = read(path)["bs/mean"]
+    assert values.isnull().any() and values.notnull().any()
+
+
 def test_one_sample_has_no_spread(store, tmp_path):
     context = xarray.Dataset({"surface": (("y", "x"), np.zeros((8, 8), int))})
     one = tiny_pipeline().generate_city(context, tmp_path / "one.zarr", num_hours=24, num_inference_steps=4)

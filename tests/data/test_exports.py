@@ -29,6 +29,7 @@ from zoomdiff_diffusers.hierarchy import Hierarchy, Level
 HEIGHT, WIDTH, HOURS = 24, 40, 48
 SOUTH, WEST = 6_672_000.0, 380_000.0
 CRS = pyproj.CRS.from_epsg(32635)
+LICENCE = "Contains information from OpenStreetMap, © OpenStreetMap contributors"
 
 
 def make_tree(height=HEIGHT, width=WIDTH, samples=5, channels=("traffic", "users"), north_first=False, crs=CRS):
@@ -45,7 +46,7 @@ def make_tree(height=HEIGHT, width=WIDTH, samples=5, channels=("traffic", "users
         "mean",
         y=y[::-1] if north_first else y,
         x=x,
-        attrs={"title": "Generated mobile traffic", "seed": 3, "levels": hierarchy.names},
+        attrs={"title": "Generated mobile traffic", "seed": 3, "levels": hierarchy.names, "context_licence": LICENCE},
         grid_mapping=None if crs is None else {"crs_wkt": crs.to_wkt(), **crs.to_cf()},
     )
 
@@ -356,6 +357,50 @@ def test_a_file_without_a_reference_system_needs_one(tmp_path):
         assert (image.crs.to_epsg(), same.crs.to_epsg()) == (3067, 32635)
 
 
+def test_what_is_owed_to_the_sources_goes_along(tmp_path):
+    path, image, table = tmp_path / "traffic.nc", tmp_path / "a.tif", tmp_path / "a.parquet"
+    write_netcdf(make_tree(8, 16), path)
+    reports = [export_geotiff(path, image), export_geoparquet(path, table), export_csv(path, tmp_path / "a.csv")]
+    reports.append(export_netcdf(path, tmp_path / "a.nc"))
+    assert [report["licence"] for report in reports] == [LICENCE] * 4
+    with rasterio.open(image) as opened:
+        assert opened.tags()["TIFFTAG_COPYRIGHT"] == opened.tags()["licence"] == LICENCE
+    assert pyarrow.parquet.read_schema(table).metadata[b"licence"].decode() == LICENCE
+    assert geopandas.read_parquet(table).crs.to_epsg() == 32635
+    with xr.open_datatree(tmp_path / "a.nc") as tree:
+        assert tree.attrs["context_licence"] == LICENCE
+
+
+def test_shares_do_not_give_a_table_its_unit(tmp_path):
+    path = tmp_path / "traffic.nc"
+    write_netcdf(make_tree(8, 16), path)
+    export_csv(path, tmp_path / "a.csv", "bs", ["exceedance", "q90"], threshold=3.0)
+    table = pd.read_csv(tmp_path / "a.csv")
+    assert table.groupby("channel")["unit"].unique().map(list).to_dict() == {"traffic": ["MB"], "users": ["1"]}
+    export_csv(path, tmp_path / "a.csv", "bs", ["exceedance"], threshold=3.0)
+    assert set(pd.read_csv(tmp_path / "a.csv")["unit"]) == {1}
+
+
+def test_the_busy_hour_of_a_difference_is_that_of_the_traffic(tmp_path):
+    before = np.ones((1, 24, 2, 3), np.float32)
+    before[:, 18] = 5
+    difference = np.zeros_like(before)
+    difference[:, 4] = 3  # a plan that brings most at night
+    dims, attributes = ("channel", "time", "y", "x"), {"units": "MB"}
+    level = xr.Dataset(
+        {"before": (dims, before, attributes), "difference": (dims, difference, attributes)},
+        {
+            "channel": ["traffic"],
+            "time": np.datetime64("2026-03-02", "ns") + np.arange(24) * np.timedelta64(1, "h"),
+            "y": 50.0 * np.arange(2),
+            "x": 50.0 * np.arange(3),
+        },
+    )
+    write_netcdf(xr.DataTree.from_dict({"/grid_50m": level}), tmp_path / "difference.nc")
+    report = export_csv(tmp_path / "difference.nc", tmp_path / "a.csv", statistics=["difference"], time="busy-hour")
+    assert report["first_time"] == "2026-03-02 18:00"
+
+
 def test_what_is_not_there_is_refused(tmp_path):
     path = tmp_path / "traffic.nc"
     write_netcdf(make_tree(8, 16), path)
@@ -379,6 +424,16 @@ def test_what_is_not_there_is_refused(tmp_path):
     with pytest.raises(ValueError, match="'x' of level 'cell' in .*uneven.nc is not evenly spaced"):
         export_geotiff(tmp_path / "uneven.nc", tmp_path / "no.tif")
     assert not list(tmp_path.glob("*no.*"))
+
+
+def test_a_damaged_store_is_told_from_a_full_disk(tmp_path):
+    store = write_store(make_tree(16, 24), tmp_path / "city.zarr")
+    chunk = next(each for each in (store / "bs" / "traffic" / "c").rglob("*") if each.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:9])
+    for export, suffix in ((export_csv, "csv"), (export_netcdf, "nc")):
+        with pytest.raises(ValueError, match="city.zarr is damaged"):
+            export(store, tmp_path / f"out.{suffix}", "bs")
+    assert list(tmp_path.iterdir()) == [store]
 
 
 @pytest.mark.parametrize("limit", [2048, 40_000])

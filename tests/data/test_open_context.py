@@ -166,6 +166,7 @@ def test_ground_that_nobody_mapped_is_built_where_there_are_buildings(tmp_path):
         ({"total_population": -1.0}, "`total_population` must be positive"),
         ({"population": "x.tif", "total_population": 5.0}, "only scales an estimate"),
         ({"poi_crs": "EPSG:3067"}, "`poi_crs` is given, but no table"),
+        ({"cell_size": 50_000.0}, "of the grid of 8 x 8 cells of 50000 m: the cells are too large"),
     ],
 )
 def test_arguments_that_do_not_fit(folder, options, message):

@@ -81,6 +81,14 @@ def test_boundaries_may_be_projected_and_have_heights(tmp_path, suffix):
         read_boundary(tmp_path / "bare.shp")
 
 
+def test_a_bow_tie_whose_halves_cancel_is_repaired_too(tmp_path):
+    ring = [[10, 50], [10.2, 50.2], [10.2, 50], [10, 50.2], [10, 50]]
+    area, notes = read_boundary(
+        write_geojson(tmp_path / "boundary.geojson", [{"type": "Polygon", "coordinates": [ring]}])
+    )
+    assert area.area == pytest.approx(0.2 * 0.2 / 2) and len(notes) == 1
+
+
 def test_useless_boundaries_are_refused(tmp_path):
     path = tmp_path / "boundary.geojson"
     with pytest.raises(ValueError, match="is empty: the boundary needs at least one polygon"):

@@ -38,6 +38,13 @@ def test_points_are_counted_in_their_cells(tmp_path, monkeypatch, delimiter):
     assert unknown == {"moonbase": 1} and rows == {"inside": 3, "outside": 1}
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_decimal_commas_are_understood(tmp_path, delimiter):
+    rows = [(str(x).replace(".", ","), str(y).replace(".", ","), kind) for x, y, kind in in_degrees(PLACES)]
+    path = write(tmp_path / "poi.csv", ["lon", "lat", "category"], rows, delimiter)
+    np.testing.assert_array_equal(read_points(path, GRID)[0], expected())
+
+
 def test_projected_coordinates_and_other_columns(tmp_path):
     rows = [(category, "a name, with a comma", LEFT + x, BOTTOM + y) for x, y, category in PLACES]
     path = tmp_path / "poi.csv"

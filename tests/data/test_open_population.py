@@ -90,6 +90,10 @@ def test_unusable_rasters_are_refused(tmp_path):
         read_population(write_raster(path, values, north - 0.02, west + 0.02, 0.01, WGS84.to_wkt()), GRID)
     with pytest.raises(ValueError, match="no residents in the area"):
         read_population(write_raster(path, -values, LEFT, BOTTOM + 400, 100), GRID)
+    write_raster(path, residents((400, 500)), LEFT - 20_000, BOTTOM + 20_000, 100)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+    with pytest.raises(ValueError, match="a.tif is not a readable raster, or a damaged one .*[Rr]ead"):
+        read_population(path, GRID)
     path.write_text("no raster")
     with pytest.raises(ValueError, match="is not a readable raster"):
         read_population(path, GRID)

@@ -1,12 +1,23 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
+import errno
+import shutil
+from collections import namedtuple
+
 import netCDF4
 import numpy as np
 import pyproj
 import pytest
 import rasterio
 import xarray as xr
+from support.tiny import random_context, tiny_pipeline
 
-from zoomdiff_diffusers.data.stores import levels_to_datatree, open_levels, shared_grid_mapping, write_netcdf
+from zoomdiff_diffusers.data.stores import (
+    levels_to_datatree,
+    open_levels,
+    replace_file,
+    shared_grid_mapping,
+    write_netcdf,
+)
 from zoomdiff_diffusers.hierarchy import Hierarchy
 
 
@@ -126,6 +137,25 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(levels, hierarc
     assert [file.name for file in tmp_path.iterdir()] == ["traffic.nc"]
 
 
+def test_a_full_disk_is_called_so(levels, hierarchy, tmp_path, monkeypatch):
+    # Without space for its first bytes, the NetCDF library says "Permission denied"; later, "HDF error".
+    usage = namedtuple("usage", ["total", "used", "free"])
+    for error in (PermissionError(13, "Permission denied"), RuntimeError("NetCDF: HDF error")):
+
+        def write(path, error=error):
+            path.write_bytes(b"a part")
+            raise error
+
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(10**9, 10**9, 0))
+        with pytest.raises(OSError, match="No space left on device") as caught:
+            replace_file(tmp_path / "traffic.nc", write)
+        assert caught.value.errno == errno.ENOSPC
+        monkeypatch.undo()
+        with pytest.raises(type(error), match=str(error.args[-1])):
+            replace_file(tmp_path / "traffic.nc", write)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_does_not_exist_is_named(levels, hierarchy, tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         write_netcdf(make_tree(levels, hierarchy), tmp_path / "nowhere" / "traffic.nc")
@@ -191,3 +221,50 @@ def test_a_file_and_a_store_open_alike_and_others_are_refused(levels, hierarchy,
         with pytest.raises(ValueError, match=f"{name} .*{message}"):
             with open_levels(tmp_path / name):
                 pass
+
+
+@pytest.fixture(scope="module")
+def city(tmp_path_factory):
+    """A store of two samples of 16 x 24 cells, a chunk for each."""
+    layers = random_context(2, 24, 16, 24)
+    context = xr.Dataset({"surface": (("y", "x"), layers["surface"])}, {"x": 50.0 * np.arange(24)})
+    path = tmp_path_factory.mktemp("city") / "city.zarr"
+    return tiny_pipeline().generate_city(context, path, num_hours=24, num_samples=2, num_inference_steps=4)
+
+
+@pytest.mark.parametrize(
+    "lost, message",
+    [
+        ("grid_50m/traffic/c/1", "incomplete: only 1 of 2 chunks of grid_50m/traffic are there"),
+        ("grid_50m", r"incomplete: the values of the level\(s\) \['grid_50m'\] are missing"),
+        ("cell/traffic", r"the values of the level\(s\) \['cell'\] are missing"),
+        ("bs/x", r"incomplete: level 'bs' lacks the coordinates \['x'\]"),
+        ("zarr.json", "neither a readable NetCDF-4 file nor a Zarr store"),
+    ],
+)
+def test_a_store_of_which_parts_are_missing_is_refused(city, tmp_path, lost, message):
+    path = tmp_path / "city.zarr"
+    shutil.copytree(city, path)
+    with open_levels(path) as (_, found):
+        assert np.isfinite(found["grid_50m"]["traffic"]).all()
+    shutil.rmtree(path / lost) if (path / lost).is_dir() else (path / lost).unlink()
+    with pytest.raises(ValueError, match=message):
+        with open_levels(path):
+            pass
+
+
+def test_what_cannot_be_decompressed_is_called_damaged(city, levels, hierarchy, tmp_path):
+    path, file = tmp_path / "city.zarr", tmp_path / "traffic.nc"
+    shutil.copytree(city, path)
+    chunk = next(each for each in (path / "grid_50m" / "traffic" / "c" / "0").rglob("*") if each.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:100])
+    write_netcdf(make_tree(levels, hierarchy), file)
+    content = bytearray(file.read_bytes())
+    middle = slice(len(content) // 2, len(content) // 2 + 20_000)  # of the values of the finest level
+    content[middle] = np.random.default_rng(0).bytes(20_000)
+    file.write_bytes(content)
+    for damaged in (path, file):
+        with pytest.raises(ValueError, match=f"{damaged.name} is damaged"):
+            with open_levels(damaged) as (_, found):
+                for level in found.values():
+                    level["traffic"].load()

@@ -15,7 +15,9 @@ LARGE_MIB, MIB_PER_MINUTE = 250, 250  # as measured on one core of a small serve
 
 def context(
     osm: Annotated[Path, input_file("OpenStreetMap extract: .osm.pbf, .osm, .osm.gz, .osm.bz2 or .opl.")],
-    output: Annotated[Path, typer.Option("--output", "--out", help="NetCDF file to write.")],
+    output: Annotated[
+        Path, typer.Option("--output", "--out", help="NetCDF file to write; an existing one is replaced.")
+    ],
     boundary: Annotated[
         Path | None, input_file("Polygons around the area, GeoJSON, GeoPackage ...; else all of the extract.")
     ] = None,

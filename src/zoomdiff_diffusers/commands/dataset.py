@@ -37,7 +37,7 @@ def dataset(
         int | None, typer.Option(min=1, help="Rows of squares; up to the last id if not given.")
     ] = None,
     first_id: Annotated[int, typer.Option(help="Number of the south-western square.")] = 1,
-    cell_size: Annotated[float, typer.Option(help="Side of a square in m.")] = 50.0,
+    cell_size: Annotated[float, typer.Option(help="Side of a square of --grid-width in m.")] = 50.0,
     unit_column: Annotated[str | None, typer.Option(help="Column with the id of the base station or cell.")] = None,
     time_column: Annotated[str | None, typer.Option(help="Column with the start of the interval.")] = None,
     value_column: Annotated[

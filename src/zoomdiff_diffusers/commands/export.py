@@ -58,7 +58,7 @@ def export(
     """
     kind = KINDS.get(output.suffix)
     if kind is None:
-        fail(f"--output: {output} must end in one of {', '.join(KINDS)}.")
+        fail(f"--output: {output} must end in {', '.join(KINDS)}.")
     check_output(output, traffic)
     for option, value, kinds in (
         ("--crs", crs, ("GeoTIFF", "GeoParquet")),

@@ -22,7 +22,7 @@ def check_output(output: Path, *inputs: Path | None) -> None:
     if output.suffix != ".zarr" and output.is_dir():
         fail(f"--output: {output} is a folder.")
     if output.resolve() in [path.resolve() for path in inputs if path is not None]:
-        fail(f"--output: {output} must not be a file that is read.")
+        fail(f"--output: {output} must not be the file that is read.")
 
 
 def fail(message: str) -> NoReturn:

@@ -32,7 +32,8 @@ def whatif(
         typer.Option(
             "--output",
             "--out",
-            help="NetCDF file to write; or, ending in .zarr, a store for areas larger than memory.",
+            help="NetCDF file to write, an existing one is replaced; or, ending in .zarr, a store for areas larger"
+            " than memory.",
         ),
     ],
     model: Model = DEFAULT_MODEL,
@@ -156,9 +157,9 @@ def _print(result: dict) -> None:
         cells = (f"{_signed(end['difference']):>14}{_spread(end):>12}   " for end in (rise, fall))
         typer.echo(f"{name:<16}{''.join(cells)}rise at {_place(rise)}, fall at {_place(fall)}")
     typer.echo(
-        f"\n{result['output']}: differences of {result['samples']} pairs of samples at all levels, in"
-        f" {result['seconds']:.1f} s.\nThe spread is over the samples. What the model has learnt says nothing about"
-        " where people move from, or about days of events."
+        f"\n{result['output']}: differences of {result['samples']} pair{'s' * (result['samples'] != 1)} of samples"
+        f" at all levels, in {result['seconds']:.1f} s.\nThe spread is over the samples. What the model has learnt"
+        " says nothing about where people move from, or about days of events."
     )
 
 

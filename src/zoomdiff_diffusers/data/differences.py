@@ -205,6 +205,7 @@ def _compare_level(
             shape=(shape[0], *shape[2:]) if whole else shape,
             chunks=(chunks[0], *chunks[2:]) if whole else chunks,
             dtype="float32",
+            fill_value=float("nan"),  # a chunk that got lost must not be read as no difference
             dimension_names=variable.dims,
             attributes=dict(variable.attrs),
         )

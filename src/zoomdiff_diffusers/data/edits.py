@@ -58,6 +58,7 @@ CLASSES = {"aoi": AOI_CLASSES, "surface": SURFACE_CLASSES}
 TOTALS = ("building_volume", "population")
 PROPERTIES = ("name", "preset", *CLASSES, *TOTALS, "poi")
 OF_POINTS = ("name", "poi")
+ROW_NUMBERS = ("id", "fid", "ogc_fid")  # which GIS programs add, and say nothing
 # Nobody has counted the people of a plan hour by hour.
 COUNTED_PEOPLE = "population_over_time"
 LARGEST_SHARE_OUTSIDE = 1e-3  # of a polygon: edges that follow those of the area are never exact
@@ -232,7 +233,7 @@ def _read_edits(edits, cells: _Cells, context: xr.Dataset) -> list[_Edit]:
         properties = (feature.get("properties") or {}) if isinstance(feature, dict) else None
         if not isinstance(properties, dict):
             raise ValueError(f"Feature {number} of the edits is no GeoJSON Feature with `properties`.")
-        given = {name: value for name, value in properties.items() if value is not None}
+        given = {key: value for key, value in properties.items() if value is not None and key not in ROW_NUMBERS}
         name = f"feature {number}" + (f" ({str(given['name'])[:60]})" if "name" in given else "")
         geometry = _geometry(name, feature.get("geometry"), project, cells)
         hectares = geometry.area / 1e4

@@ -116,6 +116,7 @@ def _summarise_level(traffic: xr.DataArray, group, quantiles: list[float], thres
             shape=(*lead, *shape),
             chunks=(*lead, *chunks),
             dtype="float32",
+            fill_value=float("nan"),  # a chunk that got lost must not be read as no traffic
             dimension_names=[*dims, *dimensions],
             attributes={**attributes, "long_name": text, **changes},
         )

@@ -26,6 +26,7 @@ ROWS_PER_GROUP = 2**19
 TILE = 256
 MAX_BANDS = 65535
 GDAL_CACHE = 64 * 2**20  # bytes
+LICENCES = ("context_licence", "licence")  # attributes that say what is owed to the sources of a file
 
 
 class Zones:
@@ -269,8 +270,9 @@ class LevelStatistics:
         return result
 
     def _busy_step(self) -> int:
-        mean = "mean" in self.dataset.data_vars and not self.sampled
-        variable = self._stored("mean") if mean else self.variables[0]
+        # Statistics and differences have their traffic under these names; the busy hour is not that of a spread.
+        traffic = [name for name in ("mean", "before") if name in self.dataset.data_vars and not self.sampled]
+        variable = self._stored(traffic[0]) if traffic else self.variables[0]
         totals = np.zeros(self.num_steps)
         once = self.zones is not None and "sum" in self.attributes.get("cell_methods", "")
         _, rows, columns = self.chunks
@@ -307,7 +309,7 @@ def export_geotiff(path, output, level=None, statistics=("mean",), time="each", 
         if count > MAX_BANDS:
             raise ValueError(f"A GeoTIFF has at most {MAX_BANDS} bands, not {count}: choose another `time`.")
         replace_file(Path(output), lambda file: _write_geotiff(file, source, system, y_edges, x_edges, root))
-        return _report(source, output, crs=system.to_string(), bands=count)
+        return _report(source, output, crs=system.to_string(), bands=count, **_licence(root))
 
 
 def export_geoparquet(path, output, level=None, statistics=("mean",), time="each", threshold=None, crs=None) -> dict:
@@ -317,10 +319,10 @@ def export_geoparquet(path, output, level=None, statistics=("mean",), time="each
 
     The columns are those of the CSV file, and `geometry`. For the arguments and errors see [`export_geotiff`].
     """
-    with _open(path, level, statistics, time, threshold) as (_, source):
+    with _open(path, level, statistics, time, threshold) as (root, source):
         system, (y_edges, x_edges) = source.crs(crs), source.edges()
-        replace_file(Path(output), lambda file: _write_geoparquet(file, source, system, y_edges, x_edges))
-        return _report(source, output, crs=system.to_string(), rows=_num_rows(source))
+        replace_file(Path(output), lambda file: _write_geoparquet(file, source, system, y_edges, x_edges, root))
+        return _report(source, output, crs=system.to_string(), rows=_num_rows(source), **_licence(root))
 
 
 def export_csv(path, output, level=None, statistics=("mean",), time="each", threshold=None) -> dict:
@@ -328,12 +330,12 @@ def export_csv(path, output, level=None, statistics=("mean",), time="each", thre
     Write one level as a table: a row per unit, and per channel and time step if there are several.
 
     The columns are `level`, `channel`, `time` (start of the interval), `y`, `x` (centre of the unit, m), `unit` (of
-    the first statistic), and the statistics. The rows of a large area come block by block. For the arguments and
-    errors see [`export_geotiff`].
+    the statistics that are no shares), and the statistics. The rows of a large area come block by block. For the
+    arguments and errors see [`export_geotiff`].
     """
-    with _open(path, level, statistics, time, threshold) as (_, source):
+    with _open(path, level, statistics, time, threshold) as (root, source):
         replace_file(Path(output), lambda file: _write_csv(file, source))
-        return _report(source, output, rows=_num_rows(source))
+        return _report(source, output, rows=_num_rows(source), **_licence(root))
 
 
 def export_netcdf(path, output, level=None) -> dict:
@@ -361,13 +363,13 @@ def export_netcdf(path, output, level=None) -> dict:
 
         def write(file):
             try:
-                _write_netcdf(file, levels, top)
+                _write_netcdf(file, levels, top, path)
             except RuntimeError as error:  # the NetCDF library's own errors
                 raise OSError(f"{error}; is the disk full?") from error
 
         replace_file(Path(output), write)
         shapes = {name: {it: list(values.shape) for it, values in each.items()} for name, each in levels.items()}
-        return {"output": str(output), "levels": shapes}
+        return {"output": str(output), "levels": shapes, **_licence(root)}
 
 
 @contextmanager
@@ -388,6 +390,12 @@ def _report(source: LevelStatistics, output, **more) -> dict:
         "first_time": None if source.times is None else str(time_texts(source.times[:1])[0]),
         **more,
     }
+
+
+def _licence(root: xr.DataTree) -> dict[str, str]:
+    """What is owed to the sources of a file, such as "© OpenStreetMap contributors", if it says so."""
+    texts = [str(root.attrs[name]) for name in LICENCES if name in root.attrs]
+    return {"licence": texts[0]} if texts else {}
 
 
 def _num_rows(source: LevelStatistics) -> int:
@@ -429,6 +437,7 @@ def _write_geotiff(file: Path, source: LevelStatistics, crs, y_edges, x_edges, r
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE):
         with rasterio.open(file, "w", **profile) as image:
             texts = {name: str(value) for name, value in root.attrs.items() if name in ("title", "source", "seed")}
+            texts |= {name: text for text in _licence(root).values() for name in ("TIFFTAG_COPYRIGHT", "licence")}
             image.update_tags(level=source.name, description=source.attributes.get("long_name", ""), **texts)
             units, several = source.units, len(source.channels) > 1
             for number, (statistic, channel, when) in enumerate(bands, start=1):
@@ -463,7 +472,7 @@ def _tiles(source: LevelStatistics):
             yield (left.start, top.start, *size), time, rows, columns
 
 
-def _write_geoparquet(file: Path, source: LevelStatistics, crs, y_edges, x_edges):
+def _write_geoparquet(file: Path, source: LevelStatistics, crs, y_edges, x_edges, root: xr.DataTree):
     import pyarrow
     import pyarrow.parquet
     import shapely
@@ -477,6 +486,7 @@ def _write_geoparquet(file: Path, source: LevelStatistics, crs, y_edges, x_edges
         "bbox": box,
     }
     metadata = {"geo": json.dumps({"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}})}
+    metadata |= _licence(root)
     polygons = None if source.zones is None else shapely.to_wkb(source.zones.polygons(y_edges, x_edges))
     writer, place, outlines = None, None, None
     try:
@@ -523,6 +533,8 @@ def _tables(source: LevelStatistics, as_text=False):
     """Time steps, rows and columns, and the table of their values, for one part of a level after the other."""
     times = time_texts(source.times) if as_text and source.times is not None else source.times
     centres = None if source.zones is None else source.zones.centres(source.y, source.x)
+    shares = ["1"] * len(source.channels)
+    units = next((each for each in source.units if each != shares), shares)
     for time, rows, columns in source.blocks():
         if source.zones is not None and not source.zones.first[rows, columns].any():
             continue
@@ -533,7 +545,7 @@ def _tables(source: LevelStatistics, as_text=False):
             table = level_table(
                 source.name,
                 source.channels,
-                source.units[0],
+                units,
                 None if times is None else times[part],
                 source.y[rows],
                 source.x[columns],
@@ -556,7 +568,7 @@ def _rows_of_zones(table, zones: Zones, rows: slice, columns: slice, centres):
     return table
 
 
-def _write_netcdf(file: Path, levels: dict[str, xr.Dataset], top: xr.Dataset):
+def _write_netcdf(file: Path, levels: dict[str, xr.Dataset], top: xr.Dataset, path):
     import netCDF4
 
     maps = {
@@ -573,11 +585,11 @@ def _write_netcdf(file: Path, levels: dict[str, xr.Dataset], top: xr.Dataset):
                 if dimension not in group.dimensions:
                     group.createDimension(dimension, size)
             for variable in (level[it] for it in maps[name]):
-                _copy(variable, group)
+                _copy(variable, group, path)
 
 
-def _copy(variable: xr.DataArray, group):
-    """Copy a variable into a NetCDF group, chunk by chunk."""
+def _copy(variable: xr.DataArray, group, path):
+    """Copy a variable of the file at `path` into a NetCDF group, chunk by chunk."""
     in_source = variable.encoding.get("preferred_chunks", {})
     chunks = [min(size, in_source.get(axis, size)) for axis, size in variable.sizes.items()]
     copy = group.createVariable(
@@ -592,4 +604,8 @@ def _copy(variable: xr.DataArray, group):
     )
     copy.setncatts(variable.attrs)
     for part in product(*(_parts(size, step) for size, step in zip(variable.shape, chunks))):
-        copy[part] = variable[part].values
+        try:
+            values = variable[part].values
+        except RuntimeError as error:
+            raise ValueError(f"{path} is damaged ({error}).") from error
+        copy[part] = values

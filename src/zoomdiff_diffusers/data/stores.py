@@ -1,7 +1,9 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
 """Traffic levels as named arrays with units: an xarray DataTree with one group per level, and its files."""
 
+import errno
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ import xarray as xr
 DIMENSIONS = ("sample", "channel", "time", "y", "x")
 # Name of the CF grid mapping, the variable whose attributes describe the coordinate reference system.
 GRID_MAPPING = "spatial_ref"
+FULL_DISK = 2**16  # bytes: with less to spare, what failed to be written did so for want of space
 
 
 def levels_to_datatree(
@@ -42,8 +45,6 @@ def levels_to_datatree(
         grid_mapping (`dict`, *optional*):
             Coordinate reference system of `y` and `x`: attributes of a CF grid mapping with at least `crs_wkt`, as
             [`shared_grid_mapping`] takes them from a context. Every group then carries them as `spatial_ref`.
-        zones (`Mapping[str, np.ndarray]`, *optional*):
-            Layers (H, W) of zones, which levels with `zones` have as the coordinate `zone`: the unit of each cell.
         zones (`dict[str, np.ndarray]`, *optional*):
             Layers (y, x) on the finest cells that say which area serves each cell. The groups of the levels that have
             such `zones` then carry them as the coordinate `zone`.
@@ -74,8 +75,6 @@ def levels_to_datatree(
             if zones is not None:
                 text = {"long_name": f"{level.zones} that serves the cell"}
                 dataset = dataset.assign_coords(zone=(("y", "x"), np.asarray(zones[level.zones], np.int32), text))
-        if level.zones in (zones or {}):
-            dataset = dataset.assign_coords(zone=(("y", "x"), np.asarray(zones[level.zones], np.int32)))
         tree[f"/{name}"] = dataset if grid_mapping is None else _with_grid_mapping(dataset, grid_mapping)
     return xr.DataTree.from_dict(tree)
 
@@ -115,22 +114,44 @@ def open_levels(path: str | os.PathLike) -> Iterator[tuple[xr.DataTree, dict[str
 
     Raises:
         ModuleNotFoundError: Without netCDF4, or zarr for a store.
-        ValueError: If it is no such file or store.
+        ValueError: If it is no such file or store, or parts of it are missing or damaged.
     """
     path = Path(path)
     options = {"engine": "zarr", "consolidated": False} if path.is_dir() else {"engine": "netcdf4"}
     import_module("zarr" if path.is_dir() else "netCDF4")  # xarray would speak of engines
     try:
         tree = xr.open_datatree(path, cache=False, decode_timedelta=False, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{path} is neither a readable NetCDF-4 file nor a Zarr store.") from error
     with tree:
         levels = {name: node.to_dataset() for name, node in tree.children.items() if node.data_vars}
         if not levels:
             raise ValueError(f"{path} has no levels: expected one group per level, found {list(tree.children)}.")
         # The groups of a store are read in any order; its attribute has that of the levels.
-        first = [name for name in np.atleast_1d(tree.attrs.get("levels", [])).tolist() if name in levels]
-        yield tree, {name: levels[name] for name in dict.fromkeys([*first, *levels])}
+        stated = np.atleast_1d(tree.attrs.get("levels", [])).tolist()
+        levels = {name: levels[name] for name in dict.fromkeys([*(it for it in stated if it in levels), *levels])}
+        _check_complete(path, levels, stated)
+        try:
+            yield tree, levels
+        except RuntimeError as error:  # of the NetCDF library and of what decompresses the chunks of a store
+            raise ValueError(f"{path} is damaged ({error}).") from error
+
+
+def _check_complete(path: Path, levels: Mapping[str, xr.Dataset], stated: list[str]):
+    """Refuse what was cut off: missing levels or coordinates, and chunks that would be read as no values."""
+    if missing := [name for name in stated if name not in levels]:
+        raise ValueError(f"{path} is incomplete: the values of the level(s) {missing} are missing.")
+    for name, level in levels.items():
+        if missing := [axis for axis in ("time", "y", "x") if axis in level.dims and axis not in level.coords]:
+            raise ValueError(f"{path} is incomplete: level {name!r} lacks the coordinates {missing}.")
+    if not path.is_dir():
+        return
+    group = import_module("zarr").open_group(path, mode="r")
+    for array in (group[f"{name}/traffic"] for name, level in levels.items() if "traffic" in level):
+        # With another fill value, chunks that hold nothing else are left out on purpose.
+        if np.isnan(array.fill_value) and array.nchunks_initialized < array.nchunks:
+            there = f"{array.nchunks_initialized} of {array.nchunks}"
+            raise ValueError(f"{path} is incomplete: only {there} chunks of {array.path} are there.")
 
 
 def write_netcdf(tree, path):
@@ -159,15 +180,23 @@ def write_netcdf(tree, path):
 
 
 def replace_file(path: Path, write: Callable[[Path], None]):
-    """Let `write` fill a temporary file in the same folder; when it is complete, put it at `path`."""
+    """
+    Let `write` fill a temporary file in the same folder; when it is complete, put it at `path`.
+
+    Raises:
+        OSError: If the file cannot be written; also for a full disk, of which some libraries say something else.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         write(temporary)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
+        full = shutil.disk_usage(path.parent).free < FULL_DISK
         temporary.unlink(missing_ok=True)
+        if full and isinstance(error, (OSError, RuntimeError)):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise
 
 

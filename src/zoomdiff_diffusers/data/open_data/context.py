@@ -30,6 +30,7 @@ BUILT_UP_SHARE = 0.1  # ground that nobody mapped is built where buildings cover
 LAND_USE_SHARE = 0.1  # a cell of which less has a mapped land use has none
 DEFAULT_STOREYS = 2.0  # of a building without a height where nearly no other has one either
 KNOWN_HEIGHTS_SHARE = 0.05
+SMALLEST_COVERED_SHARE = 0.001  # of the grid: an extract that covers less was meant for smaller cells
 
 
 def build_context(
@@ -82,6 +83,11 @@ def build_context(
         check_overlap(area, source.box, "The boundary", "the extract")
     grid = make_grid(area, cell_size, multiple)
     inside = _inside(grid, area, source.box)
+    if (covered := inside["inside_extract"].mean()) < SMALLEST_COVERED_SHARE:
+        raise ValueError(
+            f"The extract covers {covered:.1g} of the grid of {grid.height} x {grid.width} cells of {cell_size:g} m:"
+            " the cells are too large for it, or `multiple` is."
+        )
     residents, details = (None, {}) if population is None else read_population(population, grid)
     counts, unknown_categories, rows = (None, Counter(), {}) if poi is None else read_points(poi, grid, poi_crs)
 

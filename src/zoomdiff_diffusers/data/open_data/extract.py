@@ -49,6 +49,8 @@ def open_osm(path) -> OsmFile:
 def _check_blobs(path: Path) -> None:
     """Walk over the blocks of a PBF file by their lengths: a file that was cut off ends inside of one."""
     size, position = path.stat().st_size, 0
+    if size == 0:
+        raise ValueError(f"{path} is empty.")
     damaged = f"{path} is no PBF file, or a damaged one"
     with open(path, "rb") as file:
         while position < size:
@@ -61,7 +63,7 @@ def _check_blobs(path: Path) -> None:
             if data is None or kind != (b"OSMHeader" if position == 0 else kind):
                 raise ValueError(f"{damaged}: there is no block at byte {position:,}.")
             position += 4 + length + data
-    if position != size or size == 0:
+    if position != size:
         raise ValueError(f"{path} is cut off: it has {size:,} bytes, but its last block ends at {position:,}.")
 
 

@@ -146,12 +146,12 @@ def read_boundary(path) -> tuple:
     geometries = table.geometry.dropna()
     kinds = sorted(set(geometries.geom_type))
     geometries = geometries[geometries.geom_type.isin(["Polygon", "MultiPolygon"])]
-    if geometries.empty or not (shapely.area(geometries.to_numpy()) > 0).any():
-        raise ValueError(f"{path} has no polygon with an area, only {', '.join(kinds)}.")
     notes = []
     if not geometries.is_valid.all():
         notes.append(f"the boundary had {int((~geometries.is_valid).sum())} invalid polygon(s), which were repaired")
         geometries = geometries.make_valid()
+    if geometries.empty or not (shapely.area(geometries.to_numpy()) > 0).any():
+        raise ValueError(f"{path} has no polygon with an area, only {', '.join(kinds)}.")
     degrees = geometries.to_crs(WGS84).union_all()
     west, south, east, north = degrees.bounds
     if not (-180 <= west <= east <= 180 and -90 <= south <= north <= 90):

@@ -23,7 +23,8 @@ def read_points(path, grid: Grid, crs: str | None = None) -> tuple[np.ndarray, C
 
     The first line names the columns: `lon` and `lat` in degrees, or `x` and `y` in `crs`; `category`, one of
     `POI_CATEGORIES` or an OpenStreetMap tag such as `amenity=cafe`. Others are ignored. Commas, semicolons or tabs
-    separate the columns. Rows with another category, and rows outside of the grid, are counted and left out.
+    separate the columns; with the last two, a decimal comma is understood too. Rows with another category, and
+    rows outside of the grid, are counted and left out.
 
     Args:
         path (`str` or `os.PathLike`): The file, UTF-8.
@@ -76,7 +77,8 @@ def _read(file, path, grid, crs):
         if code is None:
             unknown[text[:40]] += 1
             continue
-        waiting.append((_number(cells[x], names[x], path, line), _number(cells[y], names[y], path, line), code))
+        texts = [cells[column] if delimiter == "," else cells[column].replace(",", ".") for column in (x, y)]
+        waiting.append((*(_number(text, names[axis], path, line) for text, axis in zip(texts, (x, y))), code))
         if len(waiting) == ROWS_AT_ONCE:
             add()
     if waiting:

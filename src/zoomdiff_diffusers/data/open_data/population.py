@@ -42,7 +42,8 @@ def read_population(path, grid: Grid) -> tuple[np.ndarray, dict]:
             _check(raster, path, grid)
             return _shared_out(raster, path, grid)
     except rasterio.errors.RasterioError as error:
-        raise ValueError(f"{path} is not a readable raster ({error}).") from error
+        # A read that fails says why in the error before it.
+        raise ValueError(f"{path} is not a readable raster, or a damaged one ({error.__cause__ or error}).") from error
 
 
 def _check(raster, path, grid: Grid) -> None:
