@@ -53,20 +53,21 @@ def write_context(path, cells, seed):
 
 
 CHILD = """
-import json, resource, sys, time
+import json, sys, time
 import torch, xarray
 from zoomdiff_diffusers import ZoomDiffPipeline
+from benchmarks.report import peak_memory_gib as peak
 model, context, output, threads, seed, hours = sys.argv[1:]
 torch.set_num_threads(int(threads))
 if torch.distributed.is_torchelastic_launched():
     torch.distributed.init_process_group("gloo")
 pipe = ZoomDiffPipeline.from_pretrained(model)
 pipe.set_progress_bar_config(disable=True)
-before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, time.perf_counter()
+before, started = peak(), time.perf_counter()
 with xarray.open_dataset(context, engine="netcdf4") as layers:
     pipe.generate_city(layers, output, num_hours=int(hours), seed=int(seed))
-seconds, peak = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-print(json.dumps({"seconds": seconds, "memory_before_gib": before, "peak_memory_gib": peak}))
+seconds = time.perf_counter() - started
+print(json.dumps({"seconds": seconds, "memory_before_gib": before, "peak_memory_gib": peak()}))
 """
 
 
@@ -80,7 +81,8 @@ def measure(cells, arguments):
         words = [model_path(arguments.model), context, Path(folder) / "out.zarr", arguments.threads, arguments.seed]
         words.append(arguments.hours)
         command = [sys.executable, *(launch if arguments.processes > 1 else []), program, *words]
-        environment = os.environ | {"OMP_NUM_THREADS": str(arguments.threads)}
+        root = str(Path(__file__).parents[1])
+        environment = os.environ | {"OMP_NUM_THREADS": str(arguments.threads), "PYTHONPATH": root}
         done = subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(done.stderr[-3000:])
