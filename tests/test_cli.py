@@ -244,6 +244,16 @@ def test_a_users_mistake_is_one_line(context_file, tmp_path, words, message):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_no_input_is_overwritten(context_file, tmp_path):
+    context = tmp_path / "context.nc"
+    shutil.copy(context_file, context)
+    for command in ("generate", "refine"):
+        words = ["--traffic", context] if command == "refine" else []
+        done = zoomdiff(command, "--context", context, "--output", context, *words)
+        assert done.exit_code == 1 and "must not be the file that is read" in done.stderr
+    assert context.read_bytes() == context_file.read_bytes()
+
+
 def test_layers_that_the_model_does_not_know_are_refused(tmp_path):
     xarray.Dataset({"altitude": (("y", "x"), np.zeros((8, 8)))}).to_netcdf(tmp_path / "context.nc", engine="netcdf4")
     done = zoomdiff("generate", "--context", tmp_path / "context.nc", "--output", tmp_path / "out.nc")

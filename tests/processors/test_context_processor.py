@@ -215,3 +215,31 @@ def test_schema_given_by_the_user_is_not_shared():
     processor = ContextProcessor(layers)
     layers[0]["classes"].append("water")
     assert processor.layer_specs[0]["channels"] == 3
+
+
+def test_named_channels_may_come_in_any_order_but_not_by_other_names():
+    context, processor = as_dataset(random_context()), fitted()
+    named = context.assign_coords(poi_class=["shop", "school"])
+    expected = processor(named, HOURS)
+    assert torch.equal(processor(named.isel(poi_class=[1, 0]), HOURS).static, expected.static)
+    assert torch.equal(processor(context, HOURS).static, expected.static)
+    with pytest.raises(ValueError, match=r"must have the channels \['shop', 'school'\], but has \['shop', 'cinema'\]"):
+        processor(context.assign_coords(poi_class=["shop", "cinema"]), HOURS)
+
+
+def test_zones_are_numbered_without_gaps_and_are_no_input_of_the_network():
+    zones = np.array([[7, 7, 3], [9, 3, 3]])
+    processor = ContextProcessor([*LAYERS, {"name": "site", "kind": "zones"}])
+    assert processor.zone_layers == ["site"] and [layer["name"] for layer in processor.layers] == [
+        layer["name"] for layer in LAYERS
+    ]
+    tensors = processor([{"site": zones}, {"site": zones.T.reshape(2, 3)}], HOURS)
+    assert tensors.static.shape[1] == ContextProcessor(LAYERS)({}, HOURS, (2, 3)).static.shape[1]
+    assert tensors.zones["site"][0].tolist() == [[1, 1, 0], [2, 0, 0]]
+    assert tensors.absent().zones is tensors.zones and tensors[:1].zones["site"].shape == (1, 2, 3)
+    assert tensors.to(dtype=torch.bfloat16).zones["site"].dtype == torch.int64
+    for wrong in (zones - 4, zones + 0.5, zones[None]):
+        with pytest.raises(ValueError, match="Layer 'site' must be whole numbers from 0 on"):
+            processor({"site": wrong}, HOURS, (2, 3))
+    with pytest.raises(ValueError, match="nothing but a `name` and its `kind`"):
+        ContextProcessor([{"name": "site", "kind": "zones", "channels": ["a"]}])

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .messages import fail, fail_without, input_file
+from .messages import check_output, fail, fail_without, input_file
 from .models import DEFAULT_MODEL, MODEL_HELP, load_pipeline
 
 
@@ -77,6 +77,8 @@ def generate(
             lambda pipe: pipe.generate_city(layers, output, start, hours, steps, samples, seed, units),
         )
         return
+    if output.suffix != ".nc":
+        fail(f"--output: {output} must end in .nc, or in .zarr for a store.")
     layers = read_context(context, output)
     pipe = make_pipeline(model, device)
     call = partial(pipe, layers, start=start, num_hours=hours, num_samples_per_context=samples)
@@ -145,8 +147,7 @@ def read_context(path: Path, output: Path):
 def open_context(path: Path, output: Path):
     import xarray
 
-    if not output.parent.is_dir():
-        fail(f"--output: the folder {output.parent} does not exist.")
+    check_output(output, path)
     try:
         import netCDF4  # noqa: F401 xarray would speak of engines
     except ModuleNotFoundError as error:

@@ -24,7 +24,7 @@ from .generate import (
     read_context,
     run_pipeline,
 )
-from .messages import fail, fail_without, input_file
+from .messages import check_output, fail, fail_without, input_file
 from .models import DEFAULT_MODEL
 
 
@@ -83,6 +83,7 @@ def refine(
 
     Exit codes: 0 done; 1 the files, the model and the arguments do not fit together; 2 wrong arguments.
     """
+    check_output(output, traffic, sites, areas)
     if traffic.suffix == ".nc":
         of_tables = {
             "--sites": sites,

@@ -266,10 +266,21 @@ def _as_array(values, name: str) -> np.ndarray:
     return array
 
 
+def _in_order(layer: dict, values):
+    """A named array whose channels have names, with these in the order of the schema."""
+    others = [dim for dim in getattr(values, "dims", ()) if dim not in ("hour", "y", "x")]
+    if len(others) != 1 or others[0] not in values.coords or values[others[0]].dtype.kind not in "UOS":
+        return values
+    found, expected = [str(name) for name in values[others[0]].values], list(_channels(layer))
+    if sorted(found) != sorted(expected):
+        raise ValueError(f"Layer {layer['name']!r} must have the channels {expected}, but has {found}.")
+    return values.isel({others[0]: [found.index(name) for name in expected]})
+
+
 def _checked(layer: dict, values, size: tuple[int, int], hours: int | None = None) -> np.ndarray:
     """Return the layer as a float64 array (channels, [T,] H, W); refuse whatever the schema does not allow."""
     name, count = layer["name"], len(_channels(layer))
-    array = _as_array(values, name).astype(np.float64)
+    array = _as_array(_in_order(layer, values), name).astype(np.float64)
     if not np.isfinite(array).all():
         raise ValueError(
             f"Layer {name!r} has {np.count_nonzero(~np.isfinite(array))} missing or infinite value(s)."

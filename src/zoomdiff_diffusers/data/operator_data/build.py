@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from ..stores import write_netcdf
+from ..stores import shared_attributes, write_netcdf
 from .hours import Hours
 from .places import (
     Places,
@@ -116,6 +116,7 @@ def build_dataset(
             "source": f"zoomdiff_diffusers {version('zoomdiff_diffusers')}, from {table.path.name}",
             "date_created": datetime.now(UTC).isoformat(timespec="seconds"),
             "timezone": form.timezone or "unknown",
+            **shared_attributes([places.context]),
         }
         writer = AreaWriter(result / AREAS, places, readings.channels)
         store = HourStore(result / STORE, places, readings.channels, hours.starts, value_unit, attributes)
@@ -146,6 +147,7 @@ def build_dataset(
             "rows_for_training": writer.rows,
             "value_unit": value_unit,
             "scale": scale,
+            **shared_attributes([places.context]),
             **facts,
             "merged": places.merged,
             "clock_changes": hours.clock_changes,

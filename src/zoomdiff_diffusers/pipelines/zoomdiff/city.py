@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -377,6 +378,7 @@ class CityGenerator:
             # Groups are read in any order; this is that of the levels.
             attrs={
                 "title": "Generated mobile traffic",
+                "source": f"zoomdiff_diffusers {version('zoomdiff_diffusers')}",
                 "seed": self.seed,
                 "levels": self.hierarchy.names,
                 **shared_attributes([self.context]),
