@@ -487,9 +487,10 @@ class ZoomDiffPipeline(DiffusionPipeline):
         Raises:
             ValueError: If the arguments do not fit together, or an unfinished run had others.
         """
-        return self._make_city(
-            context, output, start, num_hours, num_samples, seed, num_inference_steps, units, window
-        )
+        self.check_inputs(num_samples, "xarray", units, None, None, [])
+        self.check_components()
+        settings = (start, num_hours, num_samples, seed, num_inference_steps, units, window)
+        return self._run_city(CityGenerator(self, context, output, *settings))
 
     @torch.no_grad()
     def refine_city(
@@ -538,30 +539,14 @@ class ZoomDiffPipeline(DiffusionPipeline):
             raise ValueError(f"`traffic` must have the shape ({channels}, T, Z), but has {np.shape(traffic)}.")
         measured = MeasuredZones(traffic, zones, int(factor), self.hierarchy)
         num_hours = measured.num_steps * time_step
-        return self._make_city(
-            context, output, start, num_hours, num_samples, seed, num_inference_steps, units, window, measured
-        )
-
-    def _make_city(
-        self,
-        context,
-        output,
-        start,
-        num_hours,
-        num_samples,
-        seed,
-        num_inference_steps,
-        units,
-        window,
-        measured: MeasuredZones | None = None,
-    ) -> Path:
         self.check_inputs(num_samples, "xarray", units, None, None, [])
         self.check_components()
-        generator = CityGenerator(
-            self, context, output, start, num_hours, num_samples, seed, num_inference_steps, units, window, measured
-        )
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if not distributed:
+        settings = (start, num_hours, num_samples, seed, num_inference_steps, units, window)
+        return self._run_city(CityGenerator(self, context, output, *settings, measured))
+
+    def _run_city(self, generator: CityGenerator) -> Path:
+        """Run it, on all processes that `torch.distributed` has started."""
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
             return generator.run()
         size, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
         return generator.run(size, rank, torch.distributed.barrier)
