@@ -275,8 +275,7 @@ class Hierarchy(ConfigurableComponent):
         exists = torch.ones_like(fine) if mask is None else torch.as_tensor(mask).to(fine).expand_as(fine)
         factor, in_time, parts = self.field_factor(level), self._time_ratio(level - 1, level), None
         fine, exists = (_resized(tensor, self.raster_factors[level], factor) for tensor in (fine * exists, exists))
-        if factor == self.raster_factors[level] and not self.levels[level].zones and level - 1 < self._first_zone():
-            # Parents are squares: their children are blocks.
+        if level < self._first_zone():  # squares in squares: the children are blocks
             in_space = self.field_factor(level - 1) // factor
             total, count = (split_blocks(tensor, (in_time, in_space)).sum(BLOCK_AXES) for tensor in (fine, exists))
             size, ratios = in_time * in_space**2, (in_time, in_space)

@@ -100,12 +100,12 @@ class MeasuredZones:
                 f"`zones` must be whole numbers (H, W) from -1 to {len(traffic.T) - 1}, the areas of `traffic`, but"
                 f" are {labels.dtype} of shape {labels.shape} from {labels.min()} to {labels.max()}."
             )
-        for factor in hierarchy.temporal_factors:
-            if factor % temporal_factor and temporal_factor % factor:
-                raise ValueError(
-                    f"A time step of `traffic` is {temporal_factor} of the finest ones; it must divide those of every"
-                    f" level, {hierarchy.temporal_factors}, or be a multiple of them."
-                )
+        factors = hierarchy.temporal_factors
+        if factors[0] % temporal_factor or any(step % temporal_factor and temporal_factor % step for step in factors):
+            raise ValueError(
+                f"A time step of `traffic` is {temporal_factor} of the finest ones; it must divide those of every"
+                f" level, {factors}, or be a multiple of them, but not longer than those of the first."
+            )
         cells = np.bincount(labels[labels >= 0], minlength=traffic.shape[-1])
         lost = (cells == 0) & (np.nan_to_num(traffic).sum(axis=(0, 1)) > 0)
         if lost.any():
