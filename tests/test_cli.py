@@ -229,6 +229,7 @@ def test_info_names_the_zones_that_a_model_needs(tmp_path):
     "words, message",
     [
         (["--model", "no-such-model"], "'no-such-model' is no folder"),
+        (["--model", "helsinki"], "none of the bundled ['simulated-city']"),
         (["--output", "traffic.csv"], "must end in .nc"),
         (["--output", "no/such/folder/traffic.nc"], "does not exist"),
         (["--device", "abacus"], "'abacus' cannot be used"),

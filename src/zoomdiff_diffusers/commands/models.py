@@ -18,9 +18,9 @@ def load_pipeline(model: str):
         model (`str`): Name of a bundled model, folder or Hub id, in this order.
     """
     from .. import ZoomDiffPipeline
-    from ..hub import BUNDLED, bundled_model
+    from ..hub import bundled_model, bundled_models
 
-    bundled = sorted(folder.name for folder in BUNDLED.iterdir() if folder.is_dir())
+    bundled = bundled_models()
     path = bundled_model(model) if model in bundled else model
     if not Path(path).exists() and model.count("/") != 1:
         fail(f"--model: {model!r} is no folder, no Hub id (organisation/name) and none of the bundled {bundled}.")

@@ -7,6 +7,11 @@ from pathlib import Path
 BUNDLED = Path(__file__).parents[1] / "bundled"
 
 
+def bundled_models() -> list[str]:
+    """Names of the models that ship with the package."""
+    return sorted(index.parent.name for index in BUNDLED.glob("*/model_index.json"))
+
+
 def bundled_model(name: str) -> str:
     """
     Return the folder of a model that ships with the package, for `from_pretrained`.
@@ -17,7 +22,7 @@ def bundled_model(name: str) -> str:
     Raises:
         ValueError: If no model of this name is bundled.
     """
-    available = sorted(index.parent.name for index in BUNDLED.glob("*/model_index.json"))
+    available = bundled_models()
     if name not in available:
         raise ValueError(f"`name` must be one of the bundled models {available}, but is {name!r}.")
     return str(BUNDLED / name)
