@@ -475,8 +475,10 @@ def test_uploads_in_a_browser(visit, tmp_path):
     page.get_by_label("Your own context file").first.check()
     (tmp_path / "bad.nc").write_bytes(b"PK\x03\x04" + bytes(50))
     upload = page.locator(".block:visible", has_text="Your file (.nc or .osm.pbf)").last
-    upload.wait_for()  # it appears when the server has answered the choice
-    upload.locator("input[type=file]").set_input_files(tmp_path / "bad.nc")
+    # It appears when the server has answered the choice. A click, as of a person, waits until it listens.
+    with page.expect_file_chooser() as chooser:
+        upload.get_by_role("button", name="Click to Upload").click()
+    chooser.value.set_files(tmp_path / "bad.nc")
     page.get_by_text("bad.nc").wait_for()
     page.click("#generate-button")
     page.get_by_text("must be NetCDF (.nc), but is a ZIP archive").wait_for(timeout=30_000)
