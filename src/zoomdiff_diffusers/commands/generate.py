@@ -145,6 +145,7 @@ def read_context(path: Path, output: Path):
 
 
 def open_context(path: Path, output: Path):
+    """The layers, read when they are asked for."""
     import xarray
 
     check_output(output, path)
@@ -159,6 +160,7 @@ def open_context(path: Path, output: Path):
 
 
 def make_pipeline(model: str, device: str | None):
+    """The pipeline on its device, an accelerator if there is one."""
     import torch
 
     pipe = load_pipeline(model)

@@ -104,31 +104,7 @@ def refine(
     if output.exists():
         fail(f"--output: {output} exists already; remove it or choose another name.")
     layers = open_context(context, output)
-    try:
-        import polars  # noqa: F401
-        import zarr  # noqa: F401
-
-        from ..data.operator_data import TableFormat, build_dataset, read_measured
-    except ModuleNotFoundError as error:
-        fail_without(error.name, "dataset")
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
-        folder = traffic
-        try:
-            if not (traffic / "traffic.zarr").is_dir():
-                if (sites is None) == (areas is None):
-                    fail("A table needs --sites or --areas, which say where its units are.")
-                folder, form = Path(temporary, "measured"), TableFormat(timezone=timezone)
-                report = build_dataset(traffic, folder, form, sites, areas, context=layers, scale=scale)
-                if not as_json:
-                    for note in report["notes"]:
-                        typer.echo(f"- {note}", err=True)
-            measured = read_measured(folder, layers, largest_distance)
-        except ModuleNotFoundError as error:
-            fail_without(error.name, "context")
-        except ValueError as error:
-            fail(f"--traffic: {error}")
-        except OSError as error:
-            fail(f"--output: cannot write {output}: {error.strerror or error}.")
+    measured = _read_measured(traffic, layers, output, sites, areas, timezone, scale, largest_distance, quiet=as_json)
 
     def make(pipe):
         pipe.refine_city(
@@ -144,6 +120,35 @@ def refine(
         )
 
     make_city(output, model, device, as_json, make)
+
+
+def _read_measured(traffic: Path, layers, output: Path, sites, areas, timezone, scale, largest_distance, quiet: bool):
+    """Totals of units and the cells that they serve, from a table or from what `zoomdiff dataset` made of one."""
+    try:
+        import polars  # noqa: F401
+        import zarr  # noqa: F401
+
+        from ..data.operator_data import TableFormat, build_dataset, read_measured
+    except ModuleNotFoundError as error:
+        fail_without(error.name, "dataset")
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
+        folder = traffic
+        try:
+            if not (traffic / "traffic.zarr").is_dir():
+                if (sites is None) == (areas is None):
+                    fail("A table needs --sites or --areas, which say where its units are.")
+                folder, form = Path(temporary, "measured"), TableFormat(timezone=timezone)
+                report = build_dataset(traffic, folder, form, sites, areas, context=layers, scale=scale)
+                if not quiet:
+                    for note in report["notes"]:
+                        typer.echo(f"- {note}", err=True)
+            return read_measured(folder, layers, largest_distance)
+        except ModuleNotFoundError as error:
+            fail_without(error.name, "context")
+        except ValueError as error:
+            fail(f"--traffic: {error}")
+        except OSError as error:
+            fail(f"--output: cannot write {output}: {error.strerror or error}.")
 
 
 def _read_coarse(path: Path, level: str | None, pipe, units: str, layers):
