@@ -120,6 +120,11 @@ def test_what_does_not_fit_is_said_before_the_work(folder, tmp_path):
         ({"traffic": negative}, "negative"),
         ({"traffic": measured, "sites": None, "context": cropped}, "must have the same cells"),
         ({"traffic": folder / "sites.csv"}, "--traffic"),
+        ({"traffic": measured}, "--sites cannot be used with"),
+        ({"traffic": measured, "sites": None, "scale": 2}, "--scale cannot be used with"),
+        ({"scale": 0}, "`scale` must be positive"),
+        ({"level": "bs"}, "--level cannot be used with"),
+        ({"traffic": folder / "city.nc", "sites": None, "scale": 2}, "--scale cannot be used with"),
     ):
         given = {name: value for name, value in (words | changes).items() if value is not None}
         done = zoomdiff("refine", *(f"--{name}={value}" for name, value in given.items()))

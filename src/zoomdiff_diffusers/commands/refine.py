@@ -28,6 +28,9 @@ from .messages import check_output, fail, fail_without, input_file
 from .models import DEFAULT_MODEL
 
 
+STORE = "traffic.zarr"  # in a folder of `zoomdiff dataset`
+
+
 def refine(
     traffic: Annotated[
         Path,
@@ -48,8 +51,9 @@ def refine(
         str | None, typer.Option(help="Of a table: local time of the place, such as Europe/Rome.")
     ] = None,
     scale: Annotated[
-        float, typer.Option(help="Of a table: its values times this are in the unit of the model (`zoomdiff info`).")
-    ] = 1.0,
+        float | None,
+        typer.Option(help="Of a table: its values times this are in the unit of the model (`zoomdiff info`); 1."),
+    ] = None,
     largest_distance: Annotated[
         float | None,
         typer.Option(
@@ -84,15 +88,14 @@ def refine(
     Exit codes: 0 done; 1 the files, the model and the arguments do not fit together; 2 wrong arguments.
     """
     check_output(output, traffic, sites, areas)
+    of_tables = {"--sites": sites, "--areas": areas, "--timezone": timezone, "--scale": scale}
     if traffic.suffix == ".nc":
-        of_tables = {
-            "--sites": sites,
-            "--areas": areas,
-            "--timezone": timezone,
-            "--largest-distance": largest_distance,
-        }
-        if given := [name for name, value in of_tables.items() if value is not None]:
-            fail(f"{', '.join(given)} would be for a table, but --traffic is {traffic}.")
+        others = {**of_tables, "--largest-distance": largest_distance}
+    else:
+        others = {"--level": level} | (of_tables if (traffic / STORE).is_dir() else {})
+    if given := [name for name, value in others.items() if value is not None]:
+        fail(f"{', '.join(given)} cannot be used with {traffic}: see the help of these options.")
+    if traffic.suffix == ".nc":
         layers = read_context(context, output)
         pipe = make_pipeline(model, device)
         values, level, start = _read_coarse(traffic, level, pipe, units, layers)
@@ -106,7 +109,7 @@ def refine(
     layers = open_context(context, output)
     measured = _read_measured(traffic, layers, output, sites, areas, timezone, scale, largest_distance, quiet=as_json)
 
-    def make(pipe):
+    def make(pipe) -> None:
         pipe.refine_city(
             measured.values,
             measured.labels,
@@ -134,11 +137,13 @@ def _read_measured(traffic: Path, layers, output: Path, sites, areas, timezone, 
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
         folder = traffic
         try:
-            if not (traffic / "traffic.zarr").is_dir():
+            if not (traffic / STORE).is_dir():
                 if (sites is None) == (areas is None):
                     fail("A table needs --sites or --areas, which say where its units are.")
                 folder, form = Path(temporary, "measured"), TableFormat(timezone=timezone)
-                report = build_dataset(traffic, folder, form, sites, areas, context=layers, scale=scale)
+                report = build_dataset(
+                    traffic, folder, form, sites, areas, context=layers, scale=1.0 if scale is None else scale
+                )
                 if not quiet:
                     for note in report["notes"]:
                         typer.echo(f"- {note}", err=True)
