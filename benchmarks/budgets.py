@@ -82,7 +82,7 @@ BUDGETS = {
         point_seconds=20.0,
         num_samples=8,
         train_windows=1024,
-        test_windows=16,
+        test_windows=48,
         full_chain_windows=8,
         width=32,
     ),

@@ -60,7 +60,7 @@ DATASETS = {
     "simulated": NamedDataset(
         "Simulated city (simulated context and traffic)",
         (
-            *("--config", "configs/simulated_city.yaml", "--train_cities", "10", "--validation_cities", "4"),
+            *("--config", "configs/simulated_city.yaml", "--train_cities", "10", "--validation_cities", "12"),
             *("--city_height", "48", "--city_width", "48", "--crop_height", "8", "--crop_width", "8"),
             *("--batch_size", "16", "--warmup_steps", "50"),
         ),

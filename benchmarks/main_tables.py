@@ -34,6 +34,7 @@ RELEASE_DESIGN = [
     *("--num_train_timesteps", "400", "--noise_shape", "quadratic", "--denoising", "continuous"),
     *("--prior_type", "blend", "--prediction_type", "sample", "--prior_noise", "0"),
     *("--unet", '{"use_spe": false, "fusion_dim": 0}', "--denoiser_context", "true", "--regression_steps", "0"),
+    *("--random_effects", "0"),
 ]
 # What a reader has to know to judge the tables.
 TRUST = (

@@ -79,6 +79,18 @@ def test_weeks_repeat_and_a_later_start_shifts_the_forecast():
     assert torch.allclose(run(regressor, context, 48, hour_of_week=starts), torch.stack(each), atol=1e-6)
 
 
+def test_a_cell_beyond_all_others_counts_as_the_most_extreme_one():
+    forecasts = {}
+    for bounded in (True, False):
+        regressor, context = tiny_regressor(LAYERS, bounded_context=bounded), make_context()
+        for value in (3.0, 40.0, 4000.0):
+            context.static[:, 1] = value
+            forecasts[bounded, value] = run(regressor, context)
+        assert not torch.allclose(forecasts[bounded, 3.0], forecasts[bounded, 40.0], atol=1e-3)
+    assert torch.equal(forecasts[True, 40.0], forecasts[True, 4000.0])
+    assert not torch.allclose(forecasts[False, 40.0], forecasts[False, 4000.0], atol=1e-3)
+
+
 def test_without_any_layer_it_forecasts_the_hour_of_the_week():
     context = ContextTensors(torch.zeros(2, 0, HEIGHT, WIDTH), None, torch.zeros(2, 0))
     forecast = run(tiny_regressor([]), context)

@@ -6,6 +6,7 @@ from sklearn.metrics import mean_gamma_deviance
 from support.tiny import tiny_regressor, tiny_unet
 
 from zoomdiff_diffusers import ContextTensors, DRDMScheduler, Hierarchy, TrafficProcessor
+from zoomdiff_diffusers.data.datasets import ZONES
 from zoomdiff_diffusers.training.loss import DRDMLoss, masked_pyramid
 
 
@@ -156,6 +157,54 @@ def test_static_context_is_noised_as_stated_and_item_by_item():
     assert torch.equal(loss._noisy_static(static[:1], 7, [2]), noisy[2:])
     assert not torch.equal(loss._noisy_static(static, 8, [0, 1, 2]), noisy)
     assert make_loss()._noisy_static(static, 7, [0, 1, 2]) is static
+
+
+def test_random_effects_are_factors_of_units_with_the_stated_spread():
+    loss, indices = make_loss(random_effects=0.2), list(range(400))
+    batch = {"traffic": torch.rand(400, 2, 24, 16, 24) + 0.5}
+    factors = loss._with_random_effects(batch, 7, indices)["traffic"] / batch["traffic"]
+    assert torch.allclose(factors, factors[:, :1, :1].expand_as(factors), rtol=1e-5)  # of every hour and channel
+    logarithm = factors[:, 0, 0].log()
+    assert factors.mean().item() == pytest.approx(1.0, abs=0.02)
+    # Four kinds of units: 8 x 8, 4 x 4, 2 x 2 cells and single ones. Cells of one unit share the factors of all units
+    # that both lie in.
+    assert logarithm.var().item() == pytest.approx(4 * 0.2**2, rel=0.05)
+    for distance, shared in ((1, 3), (2, 2), (4, 1), (8, 0)):
+        pair = torch.stack([logarithm[:, 0, 0], logarithm[:, 0, distance]])
+        assert torch.cov(pair)[0, 1].item() == pytest.approx(shared * 0.2**2, abs=0.02)
+    part = {"traffic": batch["traffic"][[5]]}
+    assert torch.equal(loss._with_random_effects(part, 7, [5])["traffic"], (batch["traffic"] * factors)[[5]])
+    assert make_loss()._with_random_effects(batch, 7, indices) is batch
+    hours = (24, 4, 1)
+    loss.hierarchy = Hierarchy([{"name": f"{h}h", "spatial_factor": 1, "temporal_factor": h} for h in hours])
+    series = {"traffic": torch.ones(2000, 1, 24, 1, 1)}
+    logarithm = loss._with_random_effects(series, 0, list(range(2000)))["traffic"].log()
+    assert logarithm.var(dim=0).mean().item() == pytest.approx(0.2**2, rel=0.1)  # a station is one unit at all levels
+
+
+def test_random_effects_of_zones():
+    loss = make_loss(random_effects=0.3)
+    loss.hierarchy = Hierarchy(
+        [
+            {"name": "site", "spatial_factor": 4, "temporal_factor": 24, "zones": "site"},
+            {"name": "grid", "spatial_factor": 1, "temporal_factor": 1},
+        ]
+    )
+    labels = torch.tensor([[0, 0, 0, 1], [0, 1, 1, 1]]).expand(3000, 2, 4)
+    batch = {"traffic": torch.ones(3000, 1, 24, 2, 4), ZONES + "site": labels}
+    logarithm = loss._with_random_effects(batch, 0, list(range(3000)))["traffic"][:, 0, 0].log().flatten(1)
+    same = labels[0].flatten()[:, None] == labels[0].flatten()
+    expected = 0.3**2 * (same.float() + torch.eye(8))  # the zone's factor and the cell's own
+    assert torch.allclose(torch.cov(logarithm.T), expected, atol=0.015)
+
+
+def test_random_effects_leave_the_regression_alone():
+    options = {"scheduler": DRDMScheduler(coarsest_prior=True), "regressor": tiny_regressor(LAYERS)}
+    batch, indices = make_batch(), list(range(5))
+    exact, scaled = make_loss(**options), make_loss(random_effects=0.3, **options)
+    with torch.no_grad():
+        assert exact.regression_loss(batch, 0, indices) == scaled.regression_loss(batch, 0, indices)
+        assert exact(batch, 0, indices)[0] != scaled(batch, 0, indices)[0]
 
 
 def test_wrong_quotas_are_refused():

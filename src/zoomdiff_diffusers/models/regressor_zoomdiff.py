@@ -10,6 +10,10 @@ from torch import nn
 from .embeddings import TemporalPositionalEncoding, patchify, unpatchify
 
 
+# Of the bounded features, in standard deviations: one resolves the usual values, the other the large ones.
+WIDTHS = (1.0, 3.0)
+
+
 class ZoomDiffRegressor(ModelMixin, ConfigMixin):
     """
     Forecasts the traffic of every finest cell from its own context and the hour of the week.
@@ -26,6 +30,11 @@ class ZoomDiffRegressor(ModelMixin, ConfigMixin):
         token_length (`int`, defaults to 12): Time steps of a cell that are forecast together.
         latent_dim (`int`, defaults to 48): Size of the embedding of a cell's context.
         hidden_dim (`int`, defaults to 64): Width of the perceptrons.
+        bounded_context (`bool`, defaults to `True`):
+            Whether layers that do not vary enter as tanh(x) and tanh(x / 3), x standardised. A cell beyond all that
+            was seen in training then counts as the most extreme one seen, as for regression trees: that generalises
+            better from few places. `False` takes x as it is and normalises the tokens; so do models that were saved
+            before there was a choice.
     """
 
     @register_to_config
@@ -36,6 +45,7 @@ class ZoomDiffRegressor(ModelMixin, ConfigMixin):
         token_length: int = 12,
         latent_dim: int = 48,
         hidden_dim: int = 64,
+        bounded_context: bool = True,
     ):
         super().__init__()
         static, temporal = (
@@ -43,14 +53,15 @@ class ZoomDiffRegressor(ModelMixin, ConfigMixin):
             for varies in (False, True)
         )
         # Besides the layers: which of them are known, and a constant, so that a schema without layers works too.
+        features = static * (len(WIDTHS) if bounded_context else 1) + len(context_layers) + 1
         self.static_mapper = nn.Sequential(
-            nn.Linear(static + len(context_layers) + 1, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, latent_dim)
+            nn.Linear(features, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, latent_dim)
         )
         self.temporal_mapper = nn.Linear(temporal * token_length, latent_dim) if temporal else None
         self.tpe = TemporalPositionalEncoding(128)
         self.proj_tpe = nn.Linear(128, latent_dim)
         self.layers = nn.Sequential(
-            nn.LayerNorm(latent_dim),
+            nn.Identity() if bounded_context else nn.LayerNorm(latent_dim),
             nn.Linear(latent_dim, hidden_dim),
             nn.GELU(),
             nn.Linear(hidden_dim, hidden_dim),
@@ -93,8 +104,10 @@ class ZoomDiffRegressor(ModelMixin, ConfigMixin):
         """(B, H, W, latent_dim) from the layers that do not vary."""
         static, present = context.static, context.present
         flags = F.pad(present, (0, 1), value=1.0)[:, :, None, None].expand(-1, -1, *static.shape[-2:])
-        cells = torch.cat([static * self._shown(present, temporal=False)[:, :, None, None], flags], dim=1)
-        return self.static_mapper(cells.permute(0, 2, 3, 1))
+        static = static * self._shown(present, temporal=False)[:, :, None, None]
+        if self.config.bounded_context:
+            static = torch.cat([torch.tanh(static / width) for width in WIDTHS], dim=1)
+        return self.static_mapper(torch.cat([static, flags], dim=1).permute(0, 2, 3, 1))
 
     def _shown(self, present: torch.Tensor, temporal: bool) -> torch.Tensor:
         """(B, channels of the static or the temporal layers): 1 where the channel's layer is known, else 0."""

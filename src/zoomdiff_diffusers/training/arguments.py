@@ -13,13 +13,17 @@ from transformers import HfArgumentParser
 
 @dataclass
 class ModelArguments:
-    """The denoiser."""
+    """The networks."""
 
     unet: Any = field(
         default_factory=dict,
         metadata={
             "help": "Arguments of `ZoomDiffUNet` (widths, depths ...); channels, factors and layers are filled in."
         },
+    )
+    regressor: Any = field(
+        default_factory=dict,
+        metadata={"help": "Arguments of `ZoomDiffRegressor` (widths ...); channels and layers are filled in."},
     )
     denoiser_context: bool = field(
         default=True,
@@ -190,6 +194,13 @@ class TrainingArguments:
     context_noise: float = field(
         default=0.0, metadata={"help": "Std of the noise on the normalised static layers; for data with few places."}
     )
+    random_effects: float = field(
+        default=0.0,
+        metadata={
+            "help": "Std of the logarithm of a random factor on every unit's traffic, unknown to the forecast: how "
+            "far it may be off in unseen places; for data with few."
+        },
+    )
     mixed_precision: Literal["no", "bf16"] = field(default="no", metadata={"help": "Precision of the network."})
     gradient_checkpointing: bool = field(default=False, metadata={"help": "Recompute activations to save memory."})
     checkpointing_steps: int = field(default=1000, metadata={"help": "Steps between checkpoints."})
@@ -286,7 +297,7 @@ class Arguments:
             raise ValueError("`spatial_scales` and `temporal_scales` go together; only one of them is given.")
         if hierarchy.levels is not None and hierarchy.spatial_scales is not None:
             raise ValueError("Give either `levels` or `spatial_scales` and `temporal_scales`, not both.")
-        for name in ("prior_noise", "context_noise", "regression_steps"):
+        for name in ("prior_noise", "context_noise", "random_effects", "regression_steps"):
             if getattr(training, name) < 0:
                 raise ValueError(f"`{name}` must not be negative, got {getattr(training, name)}.")
         if data.traffic_offset <= 0:

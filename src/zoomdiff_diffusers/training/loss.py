@@ -12,7 +12,7 @@ from ..processors import ContextTensors, TrafficProcessor
 from ..schedulers import DRDMScheduler
 
 
-ITEM_STREAM, STAGE_STREAM, DROP_STREAM, VALIDATION_STREAM, CONTEXT_STREAM = range(5)
+ITEM_STREAM, STAGE_STREAM, DROP_STREAM, VALIDATION_STREAM, CONTEXT_STREAM, EFFECT_STREAM = range(6)
 
 
 def seeded_generator(*keys: int) -> torch.Generator:
@@ -84,6 +84,11 @@ class DRDMLoss(nn.Module):
         context_noise (`float`, defaults to 0.0):
             Standard deviation of the noise on the normalised static layers: it keeps a network that sees few places
             from knowing them by heart.
+        random_effects (`float`, defaults to 0.0):
+            Standard deviation of the logarithm of a random factor of mean 1 on the traffic of every unit, those of all
+            levels multiplied. The regressor does not see it, so that stages learn how far forecasts are off in places
+            that it was not fitted to. Where places are few, those that it was fitted to are forecast too well, and
+            samples of others would be too sure of their volume.
         seed (`int`, defaults to 0): Seed.
         regressor (`ZoomDiffRegressor`, *optional*): Its forecasts guide every stage. The loss does not train it.
     """
@@ -101,6 +106,7 @@ class DRDMLoss(nn.Module):
         layer_dropout: float | list[float] = 0.0,
         context_dropout: float = 0.0,
         context_noise: float = 0.0,
+        random_effects: float = 0.0,
         seed: int = 0,
         regressor: ZoomDiffRegressor | None = None,
     ):
@@ -120,7 +126,7 @@ class DRDMLoss(nn.Module):
         )
         self.regressor = None if regressor is None else regressor.requires_grad_(False)
         self.stage_weights = stage_weights
-        self.prior_noise, self.context_noise = prior_noise, context_noise
+        self.prior_noise, self.context_noise, self.random_effects = prior_noise, context_noise, random_effects
         self.layer_dropout, self.context_dropout = layer_dropout, context_dropout
         self.seed = seed
         self.positions = [
@@ -142,7 +148,7 @@ class DRDMLoss(nn.Module):
             The weighted loss and the unweighted loss of every stage (K,), both to be summed over the parts of the
             batch: each is the sum over the items at hand divided by the number of items in the global batch.
         """
-        levels, weights, context = self._encoded(batch, step, indices)
+        levels, weights, context = self._encoded(self._with_random_effects(batch, step, indices), step, indices)
         forecast = self.forecast(context, levels[-1].shape[2], batch["hour_of_week"])
         losses = []
         for stage, positions in enumerate(self.positions):
@@ -258,6 +264,23 @@ class DRDMLoss(nn.Module):
         generators = [seeded_generator(self.seed, CONTEXT_STREAM, step, index) for index in indices]
         return static + self.context_noise * _randn(static, generators)
 
+    def _with_random_effects(self, batch: dict[str, torch.Tensor], step: int, indices: list[int]) -> dict:
+        """The batch with the traffic of every cell times the factors of all units that it lies in."""
+        if self.random_effects == 0:
+            return batch
+        generators = [seeded_generator(self.seed, EFFECT_STREAM, step, index) for index in indices]
+        zones, effects, variance = zones_of(batch), torch.zeros_like(batch["traffic"][:, :1, :1]), 0.0
+        kinds = [(level.spatial_factor, level.zones) for level in self.hierarchy.levels]
+        for number, kind in enumerate(kinds):
+            if kind in kinds[:number]:  # the same units in shorter steps
+                continue
+            factor = self.hierarchy.raster_factors[number] // self.hierarchy.raster_factors[-1]
+            noise = _randn(effects[..., ::factor, ::factor], generators)
+            noise = self.hierarchy.noise_over_units(noise, number, zones)
+            effects = effects + noise.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
+            variance += self.random_effects**2
+        return {**batch, "traffic": batch["traffic"] * torch.exp(self.random_effects * effects - variance / 2)}
+
     def _kept_layers(self, step: int, indices: list[int], like: torch.Tensor) -> torch.Tensor:
         """(b, L): 0 for the context layers that are dropped."""
         kept = []
@@ -269,7 +292,8 @@ class DRDMLoss(nn.Module):
     @torch.no_grad()
     def measure_data_std(self, batch: dict[str, torch.Tensor]) -> list[float]:
         """Standard deviation of every stage's diffused quantity over a batch, for `DRDMScheduler(data_std=...)`."""
-        levels, weights, context = self._encoded(batch, 0, list(range(len(batch["traffic"]))))
+        indices = list(range(len(batch["traffic"])))
+        levels, weights, context = self._encoded(self._with_random_effects(batch, 0, indices), 0, indices)
         stds = []
         forecast = self.forecast(context, levels[-1].shape[2], batch["hour_of_week"])
         for stage, end in enumerate(self.scheduler.boundaries):

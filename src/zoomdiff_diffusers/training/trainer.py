@@ -156,6 +156,7 @@ class Trainer:
             layer_dropout=self._layer_dropout(),
             context_dropout=training.context_dropout,
             context_noise=training.context_noise,
+            random_effects=training.random_effects,
             seed=training.seed,
             regressor=regressor,
         )
@@ -197,6 +198,7 @@ class Trainer:
         return ZoomDiffRegressor(
             context_layers=self.context_processor.layer_specs,
             channels=len(self.traffic_processor.channels),
+            **self.arguments.model.regressor,
         )
 
     def _prepare_optimisation(self) -> None:
@@ -563,11 +565,11 @@ def _load_pipeline(arguments: Arguments):
     name = arguments.model.pretrained_pipeline
     if name is None:
         return None
-    if (arguments.hierarchy, arguments.scheduler) != (
-        HierarchyArguments(),
-        SchedulerArguments(),
-    ) or arguments.model.unet:
-        raise ValueError("With `pretrained_pipeline`, hierarchy, scheduler and unet come from it: do not give them.")
+    given = (arguments.hierarchy, arguments.scheduler, arguments.model.unet, arguments.model.regressor)
+    if given != (HierarchyArguments(), SchedulerArguments(), {}, {}):
+        raise ValueError(
+            "With `pretrained_pipeline`, hierarchy, scheduler, unet and regressor come from it: do not give them."
+        )
     from ..pipelines import ZoomDiffPipeline
 
     return ZoomDiffPipeline.from_pretrained(name)
