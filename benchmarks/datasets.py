@@ -63,6 +63,7 @@ DATASETS = {
             *("--config", "configs/simulated_city.yaml", "--train_cities", "10", "--validation_cities", "12"),
             *("--city_height", "48", "--city_width", "48", "--crop_height", "8", "--crop_width", "8"),
             *("--batch_size", "16", "--warmup_steps", "50"),
+            *("--stage_items", "8", "16", "8", "4", "--learning_rate", "0.004"),  # more steps in the same time
         ),
     ),
     "bonn": NamedDataset(

@@ -27,6 +27,7 @@ EXPERIMENTS = {
     "refinement": "refinement",
     "transfer": "transfer",
     "figures": "figures",
+    "recipes": "recipes",
 }
 # Imported once, before the processes of the cells are forked.
 PRELOADED = ["torch", "diffusers", "transformers", "zoomdiff_diffusers.training", "benchmarks.main_tables"]

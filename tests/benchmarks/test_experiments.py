@@ -2,6 +2,7 @@
 """The experiments beside the main tables: their settings are the paper's, and their measures are right."""
 
 import json
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from benchmarks import efficiency, figures, refinement, resolution_preference, schedules, transfer
+from benchmarks import efficiency, figures, recipes, refinement, resolution_preference, schedules, transfer
 from benchmarks.baselines import baseline_class
 from benchmarks.budgets import BUDGETS
 from benchmarks.datasets import load
@@ -21,7 +22,7 @@ from zoomdiff_diffusers.training.arguments import parse_arguments
 from zoomdiff_diffusers.training.trainer import build_hierarchy, build_scheduler
 
 
-EXPERIMENTS = [schedules, resolution_preference, efficiency, refinement, transfer, figures]
+EXPERIMENTS = [schedules, resolution_preference, efficiency, refinement, transfer, figures, recipes]
 TINY = BUDGETS["tiny"]
 ONE_CITY = [
     *("--train_cities", "1", "--validation_cities", "1", "--city_weeks", "1"),
@@ -86,6 +87,39 @@ def test_variants_differ_and_the_settings_end_on_the_finest_grid():
         hierarchy, _ = scheduler_of(words)
         assert (hierarchy.spatial_factors[-1], hierarchy.temporal_factors[-1]) == (1, 1)
     assert all(figures.CHAIN_STEPS % len(scheduler_of(words)[0]) == 0 for words in figures.VARIANTS.values())
+
+
+def test_recipes_are_compared_where_no_table_tests():
+    held_out = {"bonn": set(range(20, 28)), "beijing": set(range(4, 960, 5))}
+    for dataset, variants in recipes.VARIANTS.items():
+        assert list(variants)[0] == recipes.AS_CONFIGURED and not variants[recipes.AS_CONFIGURED]
+        for name, words in recipes.splits(dataset).items():
+            if dataset == "simulated":
+                assert words == ["--city_seed", name.removeprefix("cities ")]
+                continue
+            kept, out = (json.loads(word) for word in words[1::2])
+            if dataset == "bonn":
+                kept, out = (set(range(*region["columns"])) for region in (kept, out))
+                assert (len(kept), len(out)) == (12, 8)
+            else:
+                kept, out = (set(region["areas"]) for region in (kept, out))
+                assert 2 * len(out) < len(kept)
+            tested = held_out.get(dataset) or set(range(int(name[len("fold ")]), 33, 5))
+            assert not kept & out and not (kept | out) & tested and out
+
+
+def test_a_recipe_is_scored_on_every_split(monkeypatch):
+    monkeypatch.setattr(recipes, "VARIANTS", {"simulated": {"a": TINY_UNET, "b": [*TINY_UNET, *recipes.UNBOUNDED]}})
+    budget = replace(TINY, words=(*TINY.words, "--regression_steps", "2"))
+    documents = [{"cell": cell, "results": recipes.run_cell(cell, budget)} for cell in recipes.cells(budget)]
+    for document in documents:
+        found = document["results"]["splits"]
+        assert list(found) == list(recipes.splits("simulated"))
+        assert {len(split["levels"]) for split in found.values()} == {4}
+    table = recipes.tables(documents)
+    line = next(line for line in table.splitlines() if line.startswith("| b |"))
+    values = [split["levels"]["bs"]["crps"] for split in documents[1]["results"]["splits"].values()]
+    assert f"{np.mean(values):.3g}" in line
 
 
 def test_a_variant_is_trained_and_scored_at_other_levels():

@@ -1,0 +1,129 @@
+# Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
+"""How the recipes of the datasets were chosen: variants on places or cities that no table tests."""
+
+import json
+
+import numpy as np
+
+from .budgets import BenchmarkBudget
+from .datasets import DATASETS, load
+from .main_tables import score
+from .markdown import emphasised, markdown_table, number
+from .systems import ZoomDiffSystem
+
+
+UNBOUNDED = ["--regressor", '{"bounded_context": false}']
+WITHOUT_EFFECTS = ["--random_effects", "0"]
+AS_CONFIGURED = "as configured"
+# Dataset -> variant -> command-line words of `train.py` after those of the dataset and the split.
+VARIANTS = {
+    "simulated": {
+        AS_CONFIGURED: [],
+        "unbounded context": UNBOUNDED,
+        "all items at every stage": ["--stage_items", "16", "16", "16", "16", "--learning_rate", "0.002"],
+    },
+    "bonn": {
+        AS_CONFIGURED: [],
+        "unbounded context": UNBOUNDED,
+        "without random effects": WITHOUT_EFFECTS,
+        "denoiser sees the context": ["--denoiser_context", "true"],
+        "without regression": ["--regression_steps", "0", "--denoiser_context", "true", *WITHOUT_EFFECTS],
+    },
+    "shandong": {
+        AS_CONFIGURED: [],
+        "unbounded context": UNBOUNDED,
+        "without random effects": WITHOUT_EFFECTS,
+        "context noise 1": ["--context_noise", "1"],
+    },
+    "beijing": {AS_CONFIGURED: [], "bounded context": ["--regressor", '{"bounded_context": true}']},
+}
+LARGER = 2  # times the members and the windows of the tables, which compare systems that differ by more
+CITY_SEEDS = (500_000, 600_000)
+BONN_COLUMNS = {"west": ([8, 20], [0, 8]), "east": ([0, 12], [12, 20])}  # of the training part: kept, held out
+SHANDONG_PLACES, BEIJING_STATIONS, FOLDS = 33, 960, 5
+INNER_FOLDS = 4
+
+
+def splits(dataset: str) -> dict[str, list[str]]:
+    """Name of each split of a dataset's training part -> command-line words of `train.py`."""
+    if dataset == "simulated":
+        return {f"cities {seed}": ["--city_seed", str(seed)] for seed in CITY_SEEDS}
+    if dataset == "bonn":
+        return {end: _regions({"columns": kept}, {"columns": out}) for end, (kept, out) in BONN_COLUMNS.items()}
+    count, folds = (SHANDONG_PLACES, (0, 1)) if dataset == "shandong" else (BEIJING_STATIONS, (FOLDS - 1,))
+    found = {}
+    for fold in folds:
+        places = [place for place in range(count) if place % FOLDS != fold]
+        for inner in range(2 if dataset == "shandong" else 1):
+            held_out = places[inner::INNER_FOLDS]
+            kept = [place for place in places if place not in set(held_out)]
+            found[f"fold {fold}, part {inner}"] = _regions({"areas": kept}, {"areas": held_out})
+    return found
+
+
+def cells(budget: BenchmarkBudget) -> list[dict]:
+    """One cell for each dataset and variant."""
+    return [
+        {"experiment": "recipes", "dataset": dataset, "system": variant, "seed": 0}
+        for dataset, variants in VARIANTS.items()
+        for variant in variants
+    ]
+
+
+def run_cell(cell: dict, budget: BenchmarkBudget) -> dict:
+    """Train a variant on every split and score it there."""
+    dataset = DATASETS[cell["dataset"]]
+    seconds = budget.fold_seconds if dataset.folds > 1 else budget.seconds
+    results = {}
+    for name, words in splits(cell["dataset"]).items():
+        words = [*dataset.words, *words, *budget.words]
+        data = load(cell["dataset"], words, 1, LARGER * budget.test_windows * dataset.small_windows)
+        system = ZoomDiffSystem(VARIANTS[cell["dataset"]][cell["system"]])
+        system.fit(data, budget.with_seconds(seconds), cell["seed"])
+        samples = system.sample(data, LARGER * budget.num_samples, cell["seed"])
+        results[name] = {
+            "levels": score(samples, data),
+            "steps": system.steps,
+            "training_seconds": system.training_seconds,
+            "test_windows": len(data.test_areas),
+        }
+    return {"splits": results}
+
+
+def tables(results: list[dict]) -> str:
+    """Markdown of the documents of all cells."""
+    parts = [
+        "### How the recipes were chosen\n\n"
+        "Variants of ZoomDiff's recipes on parts of the training data, which no other table tests: other simulated "
+        "cities; either end of Bonn's training columns; two of four parts of the training places of two folds of "
+        "Shandong; a quarter of Beijing's training stations. The values are means over the splits; ensembles have "
+        f"{LARGER} times the members of those in the main tables.\n"
+    ]
+    for dataset, variants in VARIANTS.items():
+        found = {
+            document["cell"]["system"]: document["results"]["splits"]
+            for document in results
+            if document["cell"]["dataset"] == dataset
+        }
+        rows = {variant: found[variant] for variant in variants if variant in found}
+        if rows:
+            parts.append(f"#### {DATASETS[dataset].title}\n\n{_table(rows)}")
+    return "\n".join(parts)
+
+
+def _table(rows: dict[str, dict]) -> str:
+    """CRPS and spread/skill of every variant at every level, averaged over the splits."""
+    first = next(iter(next(iter(rows.values())).values()))
+    levels = list(first["levels"])
+    header = ["variant", *(f"CRPS, {level}" for level in levels), *(f"spread/skill, {level}" for level in levels)]
+
+    def mean(variant, level, name):
+        return float(np.mean([split["levels"][level][name] for split in rows[variant].values()]))
+
+    columns = [emphasised([mean(variant, level, "crps") for variant in rows]) for level in levels]
+    columns += [[number(mean(variant, level, "spread_skill")) for variant in rows] for level in levels]
+    return markdown_table(header, [[variant, *line] for variant, *line in zip(rows, *columns)])
+
+
+def _regions(kept: dict, held_out: dict) -> list[str]:
+    return ["--train_region", json.dumps(kept), "--validation_region", json.dumps(held_out)]
