@@ -2,7 +2,7 @@
 """The data of every comparison: one split, one context and one set of windows for all systems."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,6 +24,10 @@ from zoomdiff_diffusers.training.trainer import build_hierarchy, fit_traffic_pro
 
 
 HOURS_PER_WEEK = 168
+# Seeds of the held-out simulated cities start here, after `city_seed`; those of their traffic are the same, so that
+# any other seed gives traffic that is independent of the truth.
+HELD_OUT_CITIES = 1_000_000
+TRUTH_SEED = 20_000_000  # of further true weeks; the seeds of samples are small
 # Prepared files and trained pipelines; ignored by git.
 CACHE = Path("runs/benchmarks")
 
@@ -39,6 +43,9 @@ class NamedDataset:
         folds (`int`, defaults to 1):
             Splits by area, each of which holds out every so many areas; 1 takes the configuration's own split.
         small_windows (`int`, defaults to 1): How many of its windows cost about as much as one of 8 x 8 cells.
+        context_noise (`float`, defaults to 0.0): Noise on the context with which the baselines' networks are trained.
+        true_weeks (`int`, defaults to 1):
+            Weeks of traffic that every held-out window is scored against. Only simulated traffic has more than one.
     """
 
     title: str
@@ -46,6 +53,7 @@ class NamedDataset:
     folds: int = 1
     small_windows: int = 1
     context_noise: float = 0.0
+    true_weeks: int = 1
 
     def words_of_fold(self, fold: int) -> list[str]:
         """Command-line words of `train.py` for one split."""
@@ -65,6 +73,7 @@ DATASETS = {
             *("--batch_size", "16", "--warmup_steps", "50"),
             *("--stage_items", "8", "16", "8", "4", "--learning_rate", "0.004"),  # more steps in the same time
         ),
+        true_weeks=16,
     ),
     "bonn": NamedDataset(
         "Bonn, east held out (open context, traffic synthesised by a third party)",
@@ -155,6 +164,9 @@ class BenchmarkData:
         test_places (`list[tuple[int, tuple[int, ...]]]`): Of each, the held-out area and its first (t, y, x) there.
         unit (`np.ndarray`): (C, 1, 1, 1) mean of the training traffic: the unit of every score.
         context_noise (`float`, defaults to 0.0): As in `NamedDataset`.
+        more_weeks (`torch.Tensor`, *optional*):
+            (W, N, C, T, H, W'), independent weeks of traffic of the held-out windows, beside the one in `test`. A city
+            has few independent units at its coarsest level, of which one week would mostly tell chance.
     """
 
     name: str
@@ -169,6 +181,7 @@ class BenchmarkData:
     test_places: list[tuple[int, tuple[int, ...]]]
     unit: np.ndarray
     context_noise: float = 0.0
+    more_weeks: torch.Tensor | None = None
 
     def train_windows(self, level: int) -> LevelWindows:
         """What a system of one level learns from."""
@@ -185,6 +198,12 @@ class BenchmarkData:
         """Held-out traffic (N, C, T_k, H_k, W_k) as physical means, and where it is known (N, 1, T_k, H_k, W_k)."""
         levels, weights = masked_pyramid(self.test["traffic"], self.hierarchy, self.test.get("mask"))
         return levels[level].numpy(), None if weights is None else weights[level].numpy() > 0
+
+    def test_truths(self, level: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """Every held-out week, each as from `test_truth`."""
+        yield self.test_truth(level)
+        for week in [] if self.more_weeks is None else self.more_weeks:
+            yield masked_pyramid(week, self.hierarchy)[0][level].numpy(), None
 
     def decode(self, samples: torch.Tensor) -> np.ndarray:
         """Encoded traffic (n, N, C, ...) of any level as physical means, float32."""
@@ -221,7 +240,36 @@ def load_named(
     dataset = DATASETS[name]
     words = [*dataset.words_of_fold(fold), *overrides]
     data = load(name, words, train_windows, test_windows * dataset.small_windows)
-    return replace(data, context_noise=dataset.context_noise)
+    more_weeks = simulate(data, dataset.true_weeks - 1, TRUTH_SEED) if dataset.true_weeks > 1 else None
+    return replace(data, context_noise=dataset.context_noise, more_weeks=more_weeks)
+
+
+def simulate(data: BenchmarkData, num_weeks: int, seed: int) -> torch.Tensor:
+    """
+    Traffic of the held-out windows of the simulated cities, drawn anew from its true law.
+
+    Args:
+        data (`BenchmarkData`): Of the simulated city.
+        num_weeks (`int`): Number of independent draws W.
+        seed (`int`): Seed of the draws; that of a held-out city gives its truth.
+
+    Returns:
+        `torch.Tensor`: (W, N, C, T, H, W'), physical means at the finest level.
+    """
+    from zoomdiff_diffusers.data.simulated_city import SimulatedCity
+
+    options = data.arguments.data
+    cities: dict[int, np.ndarray] = {}
+    windows = []
+    for area, (hour, row, column) in data.test_places:
+        index = area // options.city_weeks
+        if index not in cities:
+            city_seed, culture = options.city_seed + HELD_OUT_CITIES + index, index % len(options.cultures)
+            city = SimulatedCity(options.city_height, options.city_width, city_seed, options.cultures[culture])
+            cities[index] = city.sample_traffic(num_weeks, seed=seed)
+        rows, columns = slice(row, row + options.crop_height), slice(column, column + options.crop_width)
+        windows.append(cities[index][:, :, hour : hour + options.crop_hours, rows, columns])
+    return torch.from_numpy(np.stack(windows, axis=1))
 
 
 def load(name: str, words: Sequence[str], train_windows: int, test_windows: int | None = None) -> BenchmarkData:

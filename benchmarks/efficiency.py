@@ -37,7 +37,9 @@ def run_cell(cell: dict, budget: BenchmarkBudget) -> dict:
 def _measure_zoomdiff(cell: dict, data: BenchmarkData, budget: BenchmarkBudget) -> dict:
     seconds = []
     for steps in STEPS:
-        system = ZoomDiffSystem(["--regression_steps", "1"]).fit(data, replace(budget, seconds=1e9, max_steps=steps))
+        system = ZoomDiffSystem(["--regression_steps", "1", "--stage_items", str(BATCH)]).fit(
+            data, replace(budget, seconds=1e9, max_steps=steps)
+        )
         seconds.append(system.training_seconds)
     full = system.full_chain()
     calls = len(full.pipe.scheduler)

@@ -129,8 +129,8 @@ def score(samples: dict[str, np.ndarray], data: BenchmarkData) -> dict[str, dict
     for level, name in enumerate(data.hierarchy.names):
         hours = data.hierarchy.config.time_step * data.hierarchy.temporal_factors[level]
         streaming = StreamingScores(hours, unit=data.unit)
-        truth, known = data.test_truth(level)
-        streaming.update(samples[name], truth, known)
+        for truth, known in data.test_truths(level):
+            streaming.update(samples[name], truth, known)
         scores[name] = streaming.compute()
     return scores
 
@@ -199,15 +199,17 @@ def _against_full_chain(system: ZoomDiffSystem, data: BenchmarkData, budget: Ben
     }
     windows = {}
     for level, name in enumerate(data.hierarchy.names):
-        truth, known = part.test_truth(level)
-        windows[name] = {
-            sampler: _window_scores(levels[name] / data.unit, truth / data.unit, known)
-            for sampler, levels in samples.items()
-        }
+        windows[name] = {}
+        for sampler, levels in samples.items():
+            weeks = [
+                _window_scores(levels[name] / data.unit, truth / data.unit, known)
+                for truth, known in part.test_truths(level)
+            ]
+            windows[name][sampler] = {key: np.mean([week[key] for week in weeks], axis=0).tolist() for key in weeks[0]}
     return windows, score(samples["full"], part)
 
 
-def _window_scores(samples: np.ndarray, truth: np.ndarray, known: np.ndarray | None) -> dict[str, list[float]]:
+def _window_scores(samples: np.ndarray, truth: np.ndarray, known: np.ndarray | None) -> dict[str, np.ndarray]:
     """Mean CRPS, variance and squared error of the mean of every window, over what was measured."""
     weight = np.ones(truth.shape) if known is None else np.broadcast_to(known, truth.shape)
     values = {
@@ -216,7 +218,7 @@ def _window_scores(samples: np.ndarray, truth: np.ndarray, known: np.ndarray | N
         "squared_error": (samples.mean(axis=0, dtype=np.float64) - truth) ** 2,
     }
     axes = (1, 2, 3, 4)
-    return {name: ((value * weight).sum(axes) / weight.sum(axes)).tolist() for name, value in values.items()}
+    return {name: (value * weight).sum(axes) / weight.sum(axes) for name, value in values.items()}
 
 
 def rows_by_dataset(results: list[dict]) -> dict[str, dict[str, dict[str, dict]]]:
@@ -284,6 +286,8 @@ def _about(documents: list[dict]) -> str:
     folds = documents[0]["results"]["folds"]
     windows = sum(fold["test_windows"] for fold in folds)
     text = f"{windows} held-out windows"
+    weeks = DATASETS[documents[0]["cell"]["dataset"]].true_weeks
+    text += f", each with {weeks} weeks of true traffic" if weeks > 1 else ""
     return text + (f" in {len(folds)} folds, over which scores are averaged." if len(folds) > 1 else ".")
 
 

@@ -113,7 +113,8 @@ def _context(area: TrafficArea) -> dict | xarray.Dataset:
 def _score(finest: np.ndarray, data: BenchmarkData) -> dict:
     levels = data.hierarchy.levels[SOURCE + 1 :]
     metric = {name: data.hierarchy.config[name] for name in ("cell_size", "time_step")}
-    below = replace(data, hierarchy=Hierarchy(levels, **metric))
+    # The week whose stations are given is the truth, no other one.
+    below = replace(data, hierarchy=Hierarchy(levels, **metric), more_weeks=None)
     return score(aggregated(finest, below.hierarchy), below)
 
 

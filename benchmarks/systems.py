@@ -21,16 +21,13 @@ from zoomdiff_diffusers.training.loss import masked_pyramid
 
 from .baselines.base import Baseline
 from .budgets import BenchmarkBudget
-from .datasets import BenchmarkData
+from .datasets import BenchmarkData, simulate
 
 
 MONDAY = np.datetime64("2024-01-01T00", "h")
 # Of the training time of a baseline, the part of the finest level, which has most of the values; the others share the
 # rest equally.
 FINEST_SHARE = 0.5
-# Seeds of the held-out simulated cities start here, after `city_seed`; those of their traffic are the same, so that
-# any other seed gives traffic that is independent of the truth.
-HELD_OUT_CITIES = 1_000_000
 
 
 class System(ABC):
@@ -193,20 +190,7 @@ class SimulatedLaw(System):
         return self
 
     def sample(self, data: BenchmarkData, num_samples: int, seed: int = 0) -> dict[str, np.ndarray]:
-        from zoomdiff_diffusers.data.simulated_city import SimulatedCity
-
-        options = data.arguments.data
-        finest = []
-        cities: dict[int, np.ndarray] = {}
-        for area, (hour, row, column) in data.test_places:
-            index = area // options.city_weeks
-            if index not in cities:
-                city_seed, culture = options.city_seed + HELD_OUT_CITIES + index, index % len(options.cultures)
-                city = SimulatedCity(options.city_height, options.city_width, city_seed, options.cultures[culture])
-                cities[index] = city.sample_traffic(num_samples, seed=seed)
-            rows, columns = slice(row, row + options.crop_height), slice(column, column + options.crop_width)
-            finest.append(cities[index][:, :, hour : hour + options.crop_hours, rows, columns])
-        return aggregated(np.stack(finest, axis=1), data.hierarchy)
+        return aggregated(simulate(data, num_samples, seed).numpy(), data.hierarchy)
 
 
 def sample_pipeline(
@@ -275,8 +259,13 @@ def subset(data: BenchmarkData, num_windows: int) -> BenchmarkData:
     """The same data with fewer held-out windows, evenly spread."""
     count = len(data.test_areas)
     chosen = np.linspace(0, count - 1, min(num_windows, count)).round().astype(int).tolist()
-    test = {name: values[chosen] for name, values in data.test.items()}
-    return replace(data, test=test, test_areas=[data.test_areas[index] for index in chosen])
+    return replace(
+        data,
+        test={name: values[chosen] for name, values in data.test.items()},
+        test_areas=[data.test_areas[index] for index in chosen],
+        test_places=[data.test_places[index] for index in chosen],
+        more_weeks=None if data.more_weeks is None else data.more_weeks[:, chosen],
+    )
 
 
 def _replace_folder(source: Path, target: Path) -> None:

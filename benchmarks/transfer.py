@@ -136,7 +136,8 @@ def _seen_from(source: BenchmarkData, target: BenchmarkData) -> BenchmarkData:
     """The target's held-out windows with the statistics of the source, scored in units of the target's mean."""
     windows = _windows(source, target.test_areas)
     test = stack_windows(windows[index] for index in range(len(windows)))
-    return replace(source, test=test, test_areas=target.test_areas, unit=target.unit)
+    seen = {name: getattr(target, name) for name in ("test_areas", "test_places", "unit", "more_weeks")}
+    return replace(source, test=test, **seen)
 
 
 def _few_windows(source: BenchmarkData, few: BenchmarkData) -> BenchmarkData:
@@ -153,7 +154,8 @@ def _at_pico(data: BenchmarkData) -> BenchmarkData:
         {name: _pool(values) if name in pooled else values for name, values in windows.items()}
         for windows in (data.train, data.test)
     )
-    return replace(data, hierarchy=STATIONS, train=train, test=test)
+    more_weeks = None if data.more_weeks is None else _pool(data.more_weeks)
+    return replace(data, hierarchy=STATIONS, train=train, test=test, more_weeks=more_weeks)
 
 
 def _pool(values: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from benchmarks.datasets import load
 from benchmarks.level_tables import level_tables
 from benchmarks.runner import cell_name
 from benchmarks.systems import ZoomDiffSystem
-from benchmarks.variants import WITHOUT_REGRESSION, levels_words, load_cities, run_variant
+from benchmarks.variants import PAPER_METHOD, levels_words, load_cities, run_variant
 from zoomdiff_diffusers.training.arguments import parse_arguments
 from zoomdiff_diffusers.training.trainer import build_hierarchy, build_scheduler
 
@@ -38,7 +38,7 @@ def cities():
 
 
 def scheduler_of(words):
-    arguments = parse_arguments([*map(str, words), *WITHOUT_REGRESSION])
+    arguments = parse_arguments([*map(str, words), *PAPER_METHOD])
     hierarchy = build_hierarchy(arguments)
     return hierarchy, build_scheduler(hierarchy, arguments)
 
@@ -164,16 +164,18 @@ def test_stations_are_scored_on_sums_of_cells(cities):
     truth = home.test["traffic"].numpy()[None]
     blocks = truth.reshape(*truth.shape[:-2], 4, 2, 4, 2).mean((-3, -1))
     assert np.allclose(transfer._pool(torch.from_numpy(truth)).numpy(), blocks, rtol=1e-5)
-    scores = transfer._score(torch.from_numpy(1.5 * blocks), home)
+    scores = transfer._score(torch.from_numpy(1.5 * blocks), replace(home, more_weeks=None))
     expected = 0.5 * truth.mean() / home.unit.item()  # at both kinds of stations
     assert [scores[name]["mae_of_mean"] for name in ("macro", "pico")] == pytest.approx([expected] * 2, rel=1e-4)
     pico = transfer._at_pico(home)
     assert pico.test_context(1).shape == (len(home.test_areas), 1, 168, 4, 4)
+    assert {truth.shape for truth, _ in pico.test_truths(0)} == {(len(home.test_areas), 1, 168, 1, 1)}
 
 
 def test_another_city_is_seen_with_the_statistics_of_home(cities):
     home, away = cities
     seen = transfer._seen_from(home, away)
+    assert all(np.array_equal(found[0], truth[0]) for found, truth in zip(seen.test_truths(1), away.test_truths(1)))
     raw = home.context_processor(away.test_areas[-1].context, hours=168)
     assert torch.equal(seen.test["static"][-1], raw.static[0]) and torch.equal(
         seen.test["temporal"][-1], raw.temporal[0]

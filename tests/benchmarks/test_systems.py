@@ -10,7 +10,8 @@ from support.places import write_places
 
 from benchmarks.baselines.base import Baseline
 from benchmarks.budgets import BUDGETS
-from benchmarks.datasets import load
+from benchmarks.datasets import load, simulate
+from benchmarks.main_tables import score
 from benchmarks.systems import PerLevel, SimulatedLaw, ZoomDiffSystem, aggregated, level_shares, subset
 from zoomdiff_diffusers.evaluation import cross_level_error
 
@@ -126,3 +127,19 @@ def test_the_simulated_law_with_the_seed_of_the_truth_is_the_truth():
         for level, name in enumerate(data.hierarchy.names):
             truth, _ = data.test_truth(level)
             np.testing.assert_allclose(samples[name][area % 2, index], truth[index], rtol=1e-5)
+
+
+def test_windows_are_scored_against_every_true_week():
+    words = ["--config", "configs/tiny.yaml", "--crop_hours", "168", "--city_width", "24"]
+    data = load("simulated", words, train_windows=1)
+    weeks = replace(data, more_weeks=simulate(data, num_weeks=2, seed=7))
+    alone = [replace(data, test={**data.test, "traffic": week}) for week in (data.test["traffic"], *weeks.more_weeks)]
+    samples = SimulatedLaw().sample(data, num_samples=3)
+    for level, name in enumerate(data.hierarchy.names):
+        truths = [truth for truth, _ in weeks.test_truths(level)]
+        assert len(truths) == 3 and not np.allclose(truths[0], truths[1]) and not np.allclose(truths[1], truths[2])
+        crps = [score(samples, one)[name]["crps"] for one in alone]
+        assert score(samples, weeks)[name]["crps"] == pytest.approx(np.mean(crps), rel=1e-5)
+    part = subset(weeks, 1)
+    np.testing.assert_array_equal(part.more_weeks[:, 0], weeks.more_weeks[:, 0])
+    np.testing.assert_allclose(SimulatedLaw().sample(part, 3)["bs"], samples["bs"][:, :1], rtol=1e-6)

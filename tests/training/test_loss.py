@@ -58,6 +58,12 @@ def test_masked_pyramid_averages_what_was_measured_and_fills_from_above():
     assert none is None and plain[0].flatten().tolist() == pytest.approx([219 / 8] * 2)
 
 
+def test_one_number_of_items_is_that_of_every_stage():
+    with torch.no_grad():
+        one, each = (make_loss(stage_items=items)(make_batch(), 7, [0, 1, 2, 3, 4]) for items in ([3], [3, 3, 3, 3]))
+    assert torch.equal(one[1], each[1])
+
+
 @pytest.mark.parametrize("masked", [False, True])
 def test_parts_of_a_batch_add_up_to_the_whole(masked):
     loss = make_loss(stage_items=[5, 4, 2, 3], stage_weights=[1, 2, 0, 0.5], layer_dropout=0.3, context_dropout=0.3)

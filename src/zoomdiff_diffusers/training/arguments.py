@@ -162,7 +162,8 @@ class TrainingArguments:
     batch_size: int = field(default=32, metadata={"help": "Areas per optimiser step, over all processes."})
     gradient_accumulation_steps: int = field(default=1, metadata={"help": "Parts of a process's share of the batch."})
     stage_items: list[int] | None = field(
-        default=None, metadata={"help": "How many areas of a batch each stage learns from; all by default."}
+        default=None,
+        metadata={"help": "How many areas of a batch each stage, or every one, learns from; all by default."},
     )
     stage_weights: list[float] | None = field(default=None, metadata={"help": "Weight of each stage's mean loss."})
     learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of AdamW."})

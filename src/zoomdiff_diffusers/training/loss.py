@@ -74,7 +74,8 @@ class DRDMLoss(nn.Module):
         hierarchy (`Hierarchy`): The levels.
         traffic_processor (`TrafficProcessor`): From physical traffic to the model's space.
         batch_size (`int`): Items in the global batch of one step.
-        stage_items (`list[int]`, *optional*): Items of the batch that each stage learns from; all by default.
+        stage_items (`list[int]`, *optional*):
+            Items of the batch that each stage learns from, or one number for every stage; all by default.
         stage_weights (`list[float]`, *optional*): Weight of each stage's mean loss; ones by default.
         prior_noise (`float`, defaults to 0.1):
             Largest standard deviation of the noise on the guiding level; the actual one is uniform below it.
@@ -112,7 +113,8 @@ class DRDMLoss(nn.Module):
     ):
         super().__init__()
         stages = len(hierarchy)
-        stage_items = stage_items or [batch_size] * stages
+        stage_items = stage_items or [batch_size]
+        stage_items = stage_items * stages if len(stage_items) == 1 else stage_items
         stage_weights = stage_weights or [1.0] * stages
         if len(stage_items) != stages or not all(1 <= count <= batch_size for count in stage_items):
             raise ValueError(f"`stage_items` must be {stages} numbers from 1 to {batch_size}, got {stage_items}.")
