@@ -35,7 +35,11 @@ VARIANTS = {
         "without random effects": WITHOUT_EFFECTS,
         "context noise 1": ["--context_noise", "1"],
     },
-    "beijing": {AS_CONFIGURED: [], "bounded context": ["--regressor", '{"bounded_context": true}']},
+    "beijing": {
+        AS_CONFIGURED: [],
+        "unbounded context": UNBOUNDED,
+        "context noise 0.5": ["--context_noise", "0.5"],
+    },
 }
 LARGER = 2  # times the members and the windows of the tables, which compare systems that differ by more
 CITY_SEEDS = (500_000, 600_000)
