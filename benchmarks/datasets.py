@@ -72,6 +72,8 @@ DATASETS = {
             *("--city_height", "48", "--city_width", "48", "--crop_height", "8", "--crop_width", "8"),
             *("--batch_size", "16", "--warmup_steps", "50"),
             *("--stage_items", "8", "16", "8", "4", "--learning_rate", "0.004"),  # more steps in the same time
+            # No layer is ever absent here.
+            *("--layer_dropout", "0", "--context_dropout", "0", "--random_effects", "0.2"),
         ),
         true_weeks=16,
     ),
@@ -239,9 +241,8 @@ def load_named(
     """
     dataset = DATASETS[name]
     words = [*dataset.words_of_fold(fold), *overrides]
-    data = load(name, words, train_windows, test_windows * dataset.small_windows)
-    more_weeks = simulate(data, dataset.true_weeks - 1, TRUTH_SEED) if dataset.true_weeks > 1 else None
-    return replace(data, context_noise=dataset.context_noise, more_weeks=more_weeks)
+    data = load(name, words, train_windows, test_windows * dataset.small_windows, dataset.true_weeks)
+    return replace(data, context_noise=dataset.context_noise)
 
 
 def simulate(data: BenchmarkData, num_weeks: int, seed: int) -> torch.Tensor:
@@ -272,7 +273,9 @@ def simulate(data: BenchmarkData, num_weeks: int, seed: int) -> torch.Tensor:
     return torch.from_numpy(np.stack(windows, axis=1))
 
 
-def load(name: str, words: Sequence[str], train_windows: int, test_windows: int | None = None) -> BenchmarkData:
+def load(
+    name: str, words: Sequence[str], train_windows: int, test_windows: int | None = None, true_weeks: int = 1
+) -> BenchmarkData:
     """
     Read a dataset and cut the windows that every system sees.
 
@@ -281,6 +284,7 @@ def load(name: str, words: Sequence[str], train_windows: int, test_windows: int 
         words (`Sequence[str]`): Command-line words of `train.py`, `--config` first.
         train_windows (`int`): Number of training windows to draw.
         test_windows (`int`, *optional*): Number of held-out windows, evenly spread; all by default.
+        true_weeks (`int`, defaults to 1): As in `NamedDataset`.
     """
     arguments = parse_arguments(list(words))
     PartialState()  # parts of the training log through Accelerate
@@ -300,7 +304,7 @@ def load(name: str, words: Sequence[str], train_windows: int, test_windows: int 
     chosen = range(len(tiles))
     if test_windows is not None and test_windows < len(tiles):
         chosen = np.linspace(0, len(tiles) - 1, test_windows).round().astype(int)
-    return BenchmarkData(
+    found = BenchmarkData(
         name=name,
         words=tuple(words),
         arguments=arguments,
@@ -313,6 +317,7 @@ def load(name: str, words: Sequence[str], train_windows: int, test_windows: int 
         test_places=[_place(tiles, int(index)) for index in chosen],
         unit=_mean_of(train_areas),
     )
+    return found if true_weeks == 1 else replace(found, more_weeks=simulate(found, true_weeks - 1, TRUTH_SEED))
 
 
 def _layers(arguments: Arguments) -> list[dict]:

@@ -20,7 +20,9 @@ VARIANTS = {
     "simulated": {
         AS_CONFIGURED: [],
         "unbounded context": UNBOUNDED,
-        "all items at every stage": ["--stage_items", "16", "16", "16", "16", "--learning_rate", "0.002"],
+        "without random effects": WITHOUT_EFFECTS,
+        "layers dropped": ["--layer_dropout", "0.1", "--context_dropout", "0.1"],
+        "all items at every stage": ["--stage_items", "16", "--learning_rate", "0.002"],
     },
     "bonn": {
         AS_CONFIGURED: [],
@@ -81,7 +83,8 @@ def run_cell(cell: dict, budget: BenchmarkBudget) -> dict:
     results = {}
     for name, words in splits(cell["dataset"]).items():
         words = [*dataset.words, *words, *budget.words]
-        data = load(cell["dataset"], words, 1, LARGER * budget.test_windows * dataset.small_windows)
+        windows = LARGER * budget.test_windows * dataset.small_windows
+        data = load(cell["dataset"], words, 1, windows, dataset.true_weeks)
         system = ZoomDiffSystem(VARIANTS[cell["dataset"]][cell["system"]])
         system.fit(data, budget.with_seconds(seconds), cell["seed"])
         samples = system.sample(data, LARGER * budget.num_samples, cell["seed"])

@@ -23,7 +23,10 @@ SMALL_CITIES = [
 ]
 # The ablations are those of the paper's method, which has no regression; every stage learns from the whole batch,
 # whatever the levels.
-PAPER_METHOD = ["--regression_steps", "0", "--stage_items", "16", "--learning_rate", "0.002"]
+PAPER_METHOD = [
+    *("--regression_steps", "0", "--stage_items", "16", "--learning_rate", "0.002"),
+    *("--layer_dropout", "0.1", "--context_dropout", "0.1", "--random_effects", "0"),
+]
 # The network's patches are half as long as the coarsest time step of the levels and would be single hours without a
 # daily one: ten times the cost. This makes them those of the default hierarchy, whatever the levels.
 DEFAULT_PATCHES = '{"coarsest_unit": [24, 8]}'
