@@ -46,6 +46,9 @@ class NamedDataset:
         context_noise (`float`, defaults to 0.0): Noise on the context with which the baselines' networks are trained.
         true_weeks (`int`, defaults to 1):
             Weeks of traffic that every held-out window is scored against. Only simulated traffic has more than one.
+        members (`int`, defaults to 1):
+            Size of the ensembles of the main tables, in multiples of the budget's. More where the coarsest level has
+            few units, so that the members that happen to be drawn would decide who is first.
     """
 
     title: str
@@ -54,6 +57,7 @@ class NamedDataset:
     small_windows: int = 1
     context_noise: float = 0.0
     true_weeks: int = 1
+    members: int = 1
 
     def words_of_fold(self, fold: int) -> list[str]:
         """Command-line words of `train.py` for one split."""
@@ -75,12 +79,14 @@ DATASETS = {
             # No layer is ever absent here.
             *("--layer_dropout", "0", "--context_dropout", "0", "--random_effects", "0.2"),
         ),
-        true_weeks=16,
+        true_weeks=8,
+        members=4,
     ),
     "bonn": NamedDataset(
         "Bonn, east held out (open context, traffic synthesised by a third party)",
         ("--config", "configs/bonn.yaml"),
         context_noise=1.2,
+        members=4,
     ),
     "shandong": NamedDataset(
         "Shandong, five folds by place (measured traffic and users)",
