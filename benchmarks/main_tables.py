@@ -239,8 +239,8 @@ def tables(results: list[dict]) -> str:
         "hour of the daily peak and of the height of the peak. Systems of one level are trained once per level; the "
         "rows 'aggregated' take their finest level's samples for all levels. The best value is bold, the second best "
         "in italics. Not ranked are the noise floor, the full chain, which has a part of the windows only, and the "
-        f"larger ensemble, with {LARGER} times the members, whose mean and median compare with forecasts; there is none "
-        "where all ensembles are as large.\n",
+        f"larger ensemble, with {LARGER} times the members, whose mean and median compare with forecasts; there is "
+        "none where all ensembles are as large.\n",
         TRUST,
     ]
     for dataset, rows in rows_by_dataset(results).items():

@@ -86,7 +86,8 @@ def circumstances(documents: dict[str, list[dict]]) -> str:
     lines = [
         f"- Budget `{name}`: {budget['seconds']:g} s of training for each system and dataset, "
         f"{budget['fold_seconds']:g} s for each fold, {budget['point_seconds']:g} s for each point of an ablation; "
-        f"ensembles of {budget['num_samples']}, where nothing else is said; the baselines' networks have {budget['width']} channels."
+        f"ensembles of {budget['num_samples']}, where nothing else is said; the baselines' networks have "
+        f"{budget['width']} channels."
         for name, budget in sorted(budgets.items())
     ]
     hours = sum(document["seconds"] for document in found) / 3600
