@@ -59,7 +59,9 @@ def check_levels(
         unranked (`tuple[str, ...]`): Rows that take no part.
         title (`str`): Name of the dataset.
         forecaster (`str`, *optional*): The row that is compared with forecasts, where it is there; else `ours` is.
-        floor (`str`, *optional*): The row of the best possible system, which is named beside a bar that it misses too.
+        floor (`str`, *optional*):
+            The row of the best possible system, which is named beside a bar that it misses too. Its spread/skill is
+            always named: it tells how far the truth at hand is from its law.
     """
     bars = []
     for level, own in rows[ours].items():
@@ -94,11 +96,14 @@ def check_levels(
                 lambda row: row in REGRESSORS,
                 own=rows.get(forecaster, rows[ours])[level],
             )
+        found = number(own["spread_skill"])
+        if floor in rows:
+            found += f"; {number(rows[floor][level]['spread_skill'])} of {floor[0].lower()}{floor[1:]}"
         bars.append(
             {
                 "bar": f"{where}: spread/skill between {CALIBRATED[0]} and {CALIBRATED[1]}",
                 "met": CALIBRATED[0] <= own["spread_skill"] <= CALIBRATED[1],
-                "found": number(own["spread_skill"]),
+                "found": found,
             }
         )
     return bars

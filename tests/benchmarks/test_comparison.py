@@ -58,7 +58,7 @@ def test_bars_are_checked_against_the_best_of_those_they_name():
 
 def test_a_larger_ensemble_is_compared_with_forecasts_and_an_unreachable_bar_says_so():
     rows = ROWS | {"large": {"fine": scores(0.1, mae=0.89, wasserstein=0.0)}}
-    rows["floor"] = {"fine": scores(0.80, mae=0.95, wasserstein=0.01)}
+    rows["floor"] = {"fine": scores(0.80, mae=0.95, spread_skill=1.1, wasserstein=0.01)}
     found = {line["bar"]: line for line in check_levels(rows, "ours", ("floor", "large"), "city", "large", "floor")}
     (mean,) = (line for bar, line in found.items() if "ensemble mean" in bar)
     (margin,) = (line for bar, line in found.items() if "15 %" in bar)
@@ -69,6 +69,7 @@ def test_a_larger_ensemble_is_compared_with_forecasts_and_an_unreachable_bar_say
     }
     assert margin["found"] == "0.8 against 0.94 of CSDI, aggregated; 0.8 of floor misses it too"
     assert all("misses" not in line["found"] for bar, line in found.items() if "Wasserstein" in bar)
+    assert [line["found"] for bar, line in found.items() if "spread/skill" in bar] == ["1; 1.1 of floor"]
 
 
 def windows(crps=1.0, spread=1.0, scatter=0.0):
