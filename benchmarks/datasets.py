@@ -93,6 +93,7 @@ DATASETS = {
         ("--config", "configs/shandong.yaml"),
         folds=5,
         small_windows=4,
+        members=4,
     ),
     "beijing": NamedDataset(
         "Beijing base stations, every fifth held out (measured; levels in time only)",
