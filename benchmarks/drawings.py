@@ -65,7 +65,7 @@ def draw_prior(fusion: Mapping[str, float], priors: Mapping[str, float]) -> str:
     left.plot(*zip(*sizes), marker="o", color=COLOURS[0])
     left.set_xscale("log", base=2)
     left.set_xticks([size for size, _ in sizes], [str(size) for size, _ in sizes])
-    left.set_ylim(bottom=0)
+    left.set_ylim(0, 1.15 * max(fusion.values()))
     left.set_xlabel("D")
     left.set_ylabel("CRPS, finest level")
     right.bar([name.removeprefix("prior: ") for name in priors], list(priors.values()), color=COLOURS[0])
