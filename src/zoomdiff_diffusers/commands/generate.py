@@ -68,14 +68,14 @@ def generate(
     Exit codes: 0 done; 1 the files, the model and the arguments do not fit together; 2 wrong arguments.
     """
     if output.suffix == ".zarr":
-        layers = open_context(context, output)
-        make_city(
-            output,
-            model,
-            device,
-            as_json,
-            lambda pipe: pipe.generate_city(layers, output, start, hours, steps, samples, seed, units),
-        )
+        with open_context(context, output) as layers:
+            make_city(
+                output,
+                model,
+                device,
+                as_json,
+                lambda pipe: pipe.generate_city(layers, output, start, hours, steps, samples, seed, units),
+            )
         return
     if output.suffix != ".nc":
         fail(f"--output: {output} must end in .nc, or in .zarr for a store.")
@@ -137,15 +137,19 @@ def read_context(path: Path, output: Path):
     """The layers; what is wrong with the files is said before a model is loaded."""
     if output.suffix != ".nc":
         fail(f"--output: {output} must end in .nc.")
-    layers = open_context(path, output)
-    try:
-        return layers.load()
-    except OSError as error:
-        fail(f"--context: {path} is damaged ({error}).")
+    with open_context(path, output) as layers:
+        try:
+            return layers.load()
+        except OSError as error:
+            fail(f"--context: {path} is damaged ({error}).")
 
 
 def open_context(path: Path, output: Path):
-    """The layers, read when they are asked for."""
+    """
+    The layers, read when they are asked for, to be closed in a `with` block.
+
+    HDF5 may crash when a file that is still open is opened again.
+    """
     import xarray
 
     check_output(output, path)

@@ -106,23 +106,25 @@ def refine(
         fail(f"--output: {output} must end in .zarr: what is measured in a table may be larger than memory.")
     if output.exists():
         fail(f"--output: {output} exists already; remove it or choose another name.")
-    layers = open_context(context, output)
-    measured = _read_measured(traffic, layers, output, sites, areas, timezone, scale, largest_distance, quiet=as_json)
-
-    def make(pipe) -> None:
-        pipe.refine_city(
-            measured.values,
-            measured.labels,
-            layers,
-            output,
-            start=measured.start,
-            num_inference_steps=steps,
-            num_samples=samples,
-            seed=seed,
-            units=units,
+    with open_context(context, output) as layers:
+        measured = _read_measured(
+            traffic, layers, output, sites, areas, timezone, scale, largest_distance, quiet=as_json
         )
 
-    make_city(output, model, device, as_json, make)
+        def make(pipe) -> None:
+            pipe.refine_city(
+                measured.values,
+                measured.labels,
+                layers,
+                output,
+                start=measured.start,
+                num_inference_steps=steps,
+                num_samples=samples,
+                seed=seed,
+                units=units,
+            )
+
+        make_city(output, model, device, as_json, make)
 
 
 def _read_measured(traffic: Path, layers, output: Path, sites, areas, timezone, scale, largest_distance, quiet: bool):

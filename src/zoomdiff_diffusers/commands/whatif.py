@@ -67,41 +67,41 @@ def whatif(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         fail("whatif runs in one process. Generate both contexts on several, and compare the stores in Python.")
     check_output(output, context, edit)
-    layers = open_context(context, output)
-    if not {"y", "x"} <= set(layers.coords):
-        fail(f"--context: {context} lacks the coordinates y and x of its cells, which place the plan.")
-    try:
-        from ..data.edits import edit_context
+    with open_context(context, output) as layers:
+        if not {"y", "x"} <= set(layers.coords):
+            fail(f"--context: {context} lacks the coordinates y and x of its cells, which place the plan.")
+        try:
+            from ..data.edits import edit_context
 
-        plan, report = edit_context(layers, edit)
-    except ModuleNotFoundError as error:
-        fail_without(error.name, "context")
-    except (ValueError, OSError) as error:
-        fail(f"--edit: {error}")
-    if not report["features"]:
-        fail(f"--edit: {edit} has no features, so that nothing changes.")
-    from ..data.differences import summarise_difference
+            plan, report = edit_context(layers, edit)
+        except ModuleNotFoundError as error:
+            fail_without(error.name, "context")
+        except (ValueError, OSError) as error:
+            fail(f"--edit: {error}")
+        if not report["features"]:
+            fail(f"--edit: {edit} has no features, so that nothing changes.")
+        from ..data.differences import summarise_difference
 
-    hours = hours or layers.sizes.get("hour")
-    started = time.perf_counter()
-    pipe = make_pipeline(model, device)
-    arguments = (pipe, layers.drop_vars(report["dropped"]), plan)
-    options = {"start": start, "num_hours": hours, "num_samples": samples, "seed": seed, "units": units}
-    try:
-        tree = _compare(arguments, options | {"num_inference_steps": steps}, output, _provenance(model, report))
-    except (ValueError, TypeError) as error:
-        fail(str(error))
-    except ModuleNotFoundError:
-        fail_without("zarr", "city")
-    except OSError as error:
-        fail(f"--output: cannot write {output}: {error.strerror or error}.")
-    with tree:
-        result = {"output": str(output), "seconds": round(time.perf_counter() - started, 3), "units": units}
-        result |= {"samples": samples, "plan": report, **summarise_difference(tree)}
-    if as_json:
-        typer.echo(json.dumps(result, ensure_ascii=False))
-    else:
-        _print(result)
+        hours = hours or layers.sizes.get("hour")
+        started = time.perf_counter()
+        pipe = make_pipeline(model, device)
+        arguments = (pipe, layers.drop_vars(report["dropped"]), plan)
+        options = {"start": start, "num_hours": hours, "num_samples": samples, "seed": seed, "units": units}
+        try:
+            tree = _compare(arguments, options | {"num_inference_steps": steps}, output, _provenance(model, report))
+        except (ValueError, TypeError) as error:
+            fail(str(error))
+        except ModuleNotFoundError:
+            fail_without("zarr", "city")
+        except OSError as error:
+            fail(f"--output: cannot write {output}: {error.strerror or error}.")
+        with tree:
+            result = {"output": str(output), "seconds": round(time.perf_counter() - started, 3), "units": units}
+            result |= {"samples": samples, "plan": report, **summarise_difference(tree)}
+        if as_json:
+            typer.echo(json.dumps(result, ensure_ascii=False))
+        else:
+            _print(result)
 
 
 def _compare(arguments, options: dict, output: Path, provenance: dict):
