@@ -100,7 +100,7 @@ def _push_model(folder: Path, repository: str, context: Path | None, options: di
     if context is not None:
         import xarray
 
-        layers = xarray.open_dataset(context, engine="netcdf4").load()
+        layers = xarray.load_dataset(context, engine="netcdf4")
     try:
         pipe = ZoomDiffPipeline.from_pretrained(folder)
     except OSError as error:
