@@ -4,6 +4,8 @@
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -103,16 +105,23 @@ def make_city(output: Path, model: str, device, as_json: bool, make) -> None:
         main, device = process.is_main_process, device or str(process.device)
     started = time.perf_counter()
     pipe = make_pipeline(model, device)
-    try:
+    with failures_of_store(output):
         make(pipe)
+    if main:
+        _print_store(output, time.perf_counter() - started, as_json)
+
+
+@contextmanager
+def failures_of_store(output: Path) -> Iterator[None]:
+    """Say in one line why `output` cannot be made."""
+    try:
+        yield
     except (ValueError, TypeError) as error:
         fail(str(error))
     except ModuleNotFoundError:
         fail_without("zarr", "city")
     except OSError as error:
         fail(f"--output: cannot write {output}: {error.strerror or error}.")
-    if main:
-        _print_store(output, time.perf_counter() - started, as_json)
 
 
 def _print_store(output: Path, seconds: float, as_json: bool) -> None:

@@ -110,21 +110,16 @@ def refine(
         measured = _read_measured(
             traffic, layers, output, sites, areas, timezone, scale, largest_distance, quiet=as_json
         )
-
-        def make(pipe) -> None:
-            pipe.refine_city(
-                measured.values,
-                measured.labels,
-                layers,
-                output,
-                start=measured.start,
-                num_inference_steps=steps,
-                num_samples=samples,
-                seed=seed,
-                units=units,
-            )
-
-        make_city(output, model, device, as_json, make)
+        options = {"start": measured.start, "num_inference_steps": steps, "num_samples": samples}
+        make_city(
+            output,
+            model,
+            device,
+            as_json,
+            lambda pipe: pipe.refine_city(
+                measured.values, measured.labels, layers, output, **options, seed=seed, units=units
+            ),
+        )
 
 
 def _read_measured(traffic: Path, layers, output: Path, sites, areas, timezone, scale, largest_distance, quiet: bool):

@@ -10,7 +10,18 @@ from typing import Annotated
 
 import typer
 
-from .generate import Context, Device, Json, Model, Seed, Steps, Units, make_pipeline, open_context
+from .generate import (
+    Context,
+    Device,
+    Json,
+    Model,
+    Seed,
+    Steps,
+    Units,
+    failures_of_store,
+    make_pipeline,
+    open_context,
+)
 from .messages import check_output, fail, fail_without, input_file
 from .models import DEFAULT_MODEL
 
@@ -87,21 +98,15 @@ def whatif(
         pipe = make_pipeline(model, device)
         arguments = (pipe, layers.drop_vars(report["dropped"]), plan)
         options = {"start": start, "num_hours": hours, "num_samples": samples, "seed": seed, "units": units}
-        try:
+        with failures_of_store(output):
             tree = _compare(arguments, options | {"num_inference_steps": steps}, output, _provenance(model, report))
-        except (ValueError, TypeError) as error:
-            fail(str(error))
-        except ModuleNotFoundError:
-            fail_without("zarr", "city")
-        except OSError as error:
-            fail(f"--output: cannot write {output}: {error.strerror or error}.")
         with tree:
             result = {"output": str(output), "seconds": round(time.perf_counter() - started, 3), "units": units}
             result |= {"samples": samples, "plan": report, **summarise_difference(tree)}
-        if as_json:
-            typer.echo(json.dumps(result, ensure_ascii=False))
-        else:
-            _print(result)
+    if as_json:
+        typer.echo(json.dumps(result, ensure_ascii=False))
+    else:
+        _print(result)
 
 
 def _compare(arguments, options: dict, output: Path, provenance: dict):
