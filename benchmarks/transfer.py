@@ -136,8 +136,14 @@ def _seen_from(source: BenchmarkData, target: BenchmarkData) -> BenchmarkData:
     """The target's held-out windows with the statistics of the source, scored in units of the target's mean."""
     windows = _windows(source, target.test_areas)
     test = stack_windows(windows[index] for index in range(len(windows)))
-    seen = {name: getattr(target, name) for name in ("test_areas", "test_places", "unit", "more_weeks")}
-    return replace(source, test=test, **seen)
+    return replace(
+        source,
+        test=test,
+        test_areas=target.test_areas,
+        test_places=target.test_places,
+        unit=target.unit,
+        more_weeks=target.more_weeks,
+    )
 
 
 def _few_windows(source: BenchmarkData, few: BenchmarkData) -> BenchmarkData:
