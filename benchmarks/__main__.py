@@ -25,6 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument("--budget", default="small", help="tiny, small or full (default: small)")
     run.add_argument("--dataset", nargs="+", default=None, help="only the cells of these datasets")
     run.add_argument("--system", nargs="+", default=None, help="only the cells of these systems")
+    run.add_argument("--seeds", type=int, nargs="+", default=[0], help="training seeds of main (default: 0)")
     run.add_argument("--jobs", type=int, default=2, help="processes at a time (default: 2)")
     run.add_argument("--output", type=Path, default=None, help="default: benchmarks/results/<budget>")
     run.add_argument("--list", action="store_true", help="print the cells and run nothing")
@@ -44,7 +45,8 @@ def run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if unknown := [name for name in names if name not in EXPERIMENTS]:
         parser.error(f"--experiment must be among {', '.join(EXPERIMENTS)} or all, got {', '.join(unknown)}")
     budget = BUDGETS[arguments.budget]
-    cells = [cell for name in names for cell in experiment_module(name).cells(budget)]
+    seeds = {"main": {"seeds": arguments.seeds}}
+    cells = [cell for name in names for cell in experiment_module(name).cells(budget, **seeds.get(name, {}))]
     for key in ("dataset", "system"):
         wanted = getattr(arguments, key)
         if wanted and (unknown := set(wanted) - {cell.get(key) for cell in cells}):

@@ -1,10 +1,10 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
-"""What the main tables show: averages over folds, and how ZoomDiff stands against what it is held to."""
+"""What the main tables show: averages over folds and training seeds, and how ZoomDiff stands against its bars."""
 
 import numpy as np
 
 from .baselines import REGRESSORS
-from .markdown import number
+from .markdown import markdown_table, number
 
 
 DIFFUSION_RIVALS = ("CSDI", "DiT", "Diffusion-TS")
@@ -14,22 +14,58 @@ FEW_STEPS_TOLERANCE = 0.02
 PAPER_ADVANTAGE = 0.184  # over the second best system, on average
 
 
-def mean_over(folds: list[dict[str, dict]]) -> dict[str, dict]:
-    """The mean of every score by level; undefined where it is in one fold."""
-    means = {}
-    for level, scores in folds[0].items():
-        means[level] = {}
-        for score, value in scores.items():
-            values = [fold[level][score] for fold in folds]
-            if not isinstance(value, list):
-                means[level][score] = None if None in values else float(np.mean(values))
-    return means
+def average(parts: list):
+    """
+    The mean of nested figures, number by number.
+
+    Args:
+        parts (`list`): The same figures several times: numbers, or dicts or lists of them, down to any depth.
+
+    Returns:
+        The same once: `None` where a part has `None`, and as it is where all parts agree, as on counts and words.
+    """
+    first = parts[0]
+    if isinstance(first, dict):
+        return {key: average([part[key] for part in parts]) for key in first}
+    if isinstance(first, list):
+        return [average(list(values)) for values in zip(*parts, strict=True)]
+    if None in parts:
+        return None
+    return first if all(part == first for part in parts) else float(np.mean(parts))
+
+
+def over_seeds(documents: list[dict]) -> list[dict]:
+    """One document for each dataset and system in place of one for each training seed: their results' mean."""
+    groups: dict[tuple[str, str], list[dict]] = {}
+    for document in documents:
+        groups.setdefault((document["cell"]["dataset"], document["cell"]["system"]), []).append(document)
+    return [{**group[0], "results": average([each["results"] for each in group])} for group in groups.values()]
+
+
+def seed_table(documents: list[dict], score: str) -> str:
+    """
+    How far apart training seeds are: of one dataset, row by level, the lowest and the highest value of a score.
+
+    Args:
+        documents (`list[dict]`): Of all systems and seeds.
+        score (`str`): Which score.
+    """
+    values: dict[str, dict[str, list[float]]] = {}
+    for document in documents:
+        for row, levels in rows_of(document).items():
+            for level, scores in levels.items():
+                values.setdefault(row, {}).setdefault(level, []).append(scores[score])
+    levels = list(next(iter(values.values())))
+    lines = [
+        [row, *(" to ".join(dict.fromkeys(map(number, (min(found), max(found))))) for found in of_level.values())]
+        for row, of_level in values.items()
+    ]
+    return markdown_table(["system", *levels], lines)
 
 
 def rows_of(document: dict) -> dict[str, dict[str, dict]]:
     """Row -> level -> score -> value of one cell, averaged over its folds."""
-    folds = document["results"]["folds"]
-    return {row: mean_over([fold["rows"][row] for fold in folds]) for row in folds[0]["rows"]}
+    return average([fold["rows"] for fold in document["results"]["folds"]])
 
 
 def lowest(rows: dict[str, dict[str, dict]], level: str, score: str, among) -> tuple[str, float] | None:

@@ -73,11 +73,12 @@ DATASETS = {
         "Simulated city (simulated context and traffic)",
         (
             *("--config", "configs/simulated_city.yaml", "--train_cities", "10", "--validation_cities", "12"),
-            *("--city_height", "48", "--city_width", "48", "--crop_height", "8", "--crop_width", "8"),
+            *("--city_height", "48", "--city_width", "48", "--city_weeks", "2"),
+            *("--crop_height", "8", "--crop_width", "8"),
             *("--batch_size", "16", "--warmup_steps", "50"),
             *("--stage_items", "8", "16", "8", "4", "--learning_rate", "0.004"),  # more steps in the same time
             # No layer is ever absent here.
-            *("--layer_dropout", "0", "--context_dropout", "0", "--random_effects", "0.2"),
+            *("--layer_dropout", "0", "--layer_dropout_of", "{}", "--context_dropout", "0", "--random_effects", "0.2"),
         ),
         true_weeks=8,
         members=4,

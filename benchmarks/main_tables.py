@@ -3,6 +3,7 @@
 
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,15 @@ from zoomdiff_diffusers.evaluation.streaming import StreamingScores
 
 from .baselines import BASELINES, baseline_class
 from .budgets import BenchmarkBudget
-from .comparison import check_few_steps, check_levels, mean_over, paper_claim, rows_of
+from .comparison import (
+    average,
+    check_few_steps,
+    check_levels,
+    over_seeds,
+    paper_claim,
+    rows_of,
+    seed_table,
+)
 from .datasets import CACHE, DATASETS, BenchmarkData, load_named
 from .level_tables import level_tables
 from .markdown import emphasised, markdown_table, number
@@ -38,7 +47,7 @@ RELEASE_DESIGN = [
 ]
 # What a reader has to know to judge the tables.
 TRUST = (
-    "How far to trust this: one training seed, few windows, and a budget in which no network converges. The "
+    "How far to trust this: few training seeds, few windows, and a budget in which no network converges. The "
     "learning rates and a few design choices of the baselines were compared on held-out windows themselves, on Bonn "
     "for all networks and XGBoost, on the simulated city for the GANs too, and so was the noise on Bonn's context "
     "with which their networks are trained: this favours them. ZoomDiff's settings on Bonn come from parts of the "
@@ -59,7 +68,6 @@ LARGER = 4
 LARGER_ENSEMBLE = "ZoomDiff, larger ensemble"
 FORECAST_HISTORY = 20  # hours; in Shandong one hour of every day is missing, so that a whole day is never known
 UNRANKED = (FULL_CHAIN, LARGER_ENSEMBLE, SimulatedLaw.name)
-SEEDS = (0,)
 # Score -> headline and which end is best.
 COLUMNS = {
     "mae_of_mean": ("MAE", "lowest"),
@@ -83,8 +91,8 @@ COLUMNS = {
 }
 
 
-def cells(budget: BenchmarkBudget) -> list[dict]:
-    """One cell for each dataset and system; the folds of a dataset belong together."""
+def cells(budget: BenchmarkBudget, seeds: Sequence[int] = (0,)) -> list[dict]:
+    """One cell for each dataset, system and training seed; the folds of a dataset belong together."""
     found = []
     for dataset in DATASETS:
         systems = [ZOOMDIFF, RELEASE, *BASELINES]
@@ -92,7 +100,7 @@ def cells(budget: BenchmarkBudget) -> list[dict]:
         found += [
             {"experiment": "main", "dataset": dataset, "system": system, "seed": seed}
             for system in systems
-            for seed in SEEDS
+            for seed in seeds
         ]
     return found
 
@@ -224,7 +232,7 @@ def rows_by_dataset(results: list[dict]) -> dict[str, dict[str, dict[str, dict]]
     """Dataset -> row -> level -> score -> value, from the documents of all cells; the mean over seeds and folds."""
     datasets: dict[str, dict[str, dict]] = {}
     order = [ZOOMDIFF, RELEASE, *BASELINES, SimulatedLaw.name]
-    for document in sorted(results, key=lambda document: order.index(document["cell"]["system"])):
+    for document in sorted(over_seeds(results), key=lambda document: order.index(document["cell"]["system"])):
         rows = datasets.setdefault(document["cell"]["dataset"], {})
         rows.update(rows_of(document))
     return {dataset: datasets[dataset] for dataset in DATASETS if dataset in datasets}
@@ -245,8 +253,9 @@ def tables(results: list[dict]) -> str:
         TRUST,
     ]
     for dataset, rows in rows_by_dataset(results).items():
-        documents = [document for document in results if document["cell"]["dataset"] == dataset]
-        parts.append(f"#### {DATASETS[dataset].title}\n\n{_about(documents)}\n")
+        trained = [document for document in results if document["cell"]["dataset"] == dataset]
+        seeds, documents = {document["cell"]["seed"] for document in trained}, over_seeds(trained)
+        parts.append(f"#### {DATASETS[dataset].title}\n\n{_about(documents, len(seeds))}\n")
         finest = list(rows[next(iter(rows))])[-1]
         for scores in (scores for row, scores in rows.items() if row.endswith(", aggregated")):
             scores.pop(finest)  # the same as the row before
@@ -257,6 +266,10 @@ def tables(results: list[dict]) -> str:
                 for level, own in rows[ZOOMDIFF].items()
             ]
             parts.append(f"CRPS of ZoomDiff over that of the noise floor: {', '.join(ratios)}.\n")
+        if len(seeds) > 1:
+            parts.append(
+                "CRPS with each training seed, from the lowest to the highest:\n\n" + seed_table(trained, "crps")
+            )
         parts.append(_generation_table(documents))
         parts.append(_cost_table(documents))
     return "\n".join(parts)
@@ -269,7 +282,7 @@ def bars(results: list[dict]) -> list[dict]:
         if ZOOMDIFF not in rows:
             continue
         checked += check_levels(rows, ZOOMDIFF, UNRANKED, dataset, LARGER_ENSEMBLE, SimulatedLaw.name)
-        for document in results:
+        for document in over_seeds(results):
             folds = document["results"]["folds"]
             if document["cell"]["dataset"] == dataset and "few_steps" in folds[0]:
                 checked += check_few_steps(folds, dataset)
@@ -282,19 +295,20 @@ def claim(results: list[dict]) -> str:
     return paper_claim(datasets, ZOOMDIFF, UNRANKED) if datasets else ""
 
 
-def _about(documents: list[dict]) -> str:
+def _about(documents: list[dict], num_seeds: int) -> str:
     folds = documents[0]["results"]["folds"]
     windows = sum(fold["test_windows"] for fold in folds)
     dataset = DATASETS[documents[0]["cell"]["dataset"]]
     text = f"Ensembles of {dataset.members * documents[0]['budget']['num_samples']}; {windows} held-out windows"
     text += f", each with {dataset.true_weeks} weeks of true traffic" if dataset.true_weeks > 1 else ""
-    return text + (f" in {len(folds)} folds, over which scores are averaged." if len(folds) > 1 else ".")
+    text += f" in {len(folds)} folds, over which scores are averaged" if len(folds) > 1 else ""
+    return text + (f"; the mean of {num_seeds} training seeds." if num_seeds > 1 else "; one training seed.")
 
 
 def _generation_table(documents: list[dict]) -> str:
     """Whether the finest level looks like real traffic, is as good to learn from, and is no copy."""
     means = {
-        document["cell"]["system"]: mean_over([{"": fold["generation"]} for fold in document["results"]["folds"]])[""]
+        document["cell"]["system"]: average([fold["generation"] for fold in document["results"]["folds"]])
         for document in documents
     }
     header = [
@@ -324,6 +338,6 @@ def _cost_table(documents: list[dict]) -> str:
         folds = document["results"]["folds"]
         errors = [value for fold in folds for value in fold["cross_level_error"].values()]
         seconds = [sum(fold[key] for fold in folds) for key in ("training_seconds", "sampling_seconds")]
-        parameters = f"{folds[0]['num_parameters']}"
+        parameters = f"{folds[0]['num_parameters']:.0f}"
         lines.append([document["cell"]["system"], parameters, *map(number, seconds), number(max(errors), 2)])
     return "Cost, and how far levels are from adding up (relative):\n\n" + markdown_table(header, lines)

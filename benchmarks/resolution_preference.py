@@ -10,15 +10,13 @@ from .variants import levels_words, run_variant
 
 SPATIAL, TEMPORAL, STEPS = {"bs": 4, "cell": 2, "grid": 1}, [2, 1], 400
 PREFERENCES = {"Uniform": "uniform", "Coarse Gr.": "coarse", "Fine Gr.": "fine"}
-SEEDS = (0,)
 
 
 def cells(budget: BenchmarkBudget) -> list[dict]:
     """One cell for each preference."""
     return [
-        {"experiment": "resolution_preference", "dataset": "simulated", "system": preference, "seed": seed}
+        {"experiment": "resolution_preference", "dataset": "simulated", "system": preference, "seed": 0}
         for preference in PREFERENCES
-        for seed in SEEDS
     ]
 
 

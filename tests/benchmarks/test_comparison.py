@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.comparison import check_few_steps, check_levels, mean_over, paper_claim
+from benchmarks.comparison import average, check_few_steps, check_levels, over_seeds, paper_claim, seed_table
 from benchmarks.markdown import emphasised, markdown_table, number
 from benchmarks.results_page import opening, page, write_page
 
@@ -35,10 +35,35 @@ ROWS = {
 
 def test_scores_are_averaged_over_folds():
     folds = [{"fine": scores(1.0)}, {"fine": scores(3.0, spread_skill=None)}]
-    mean = mean_over(folds)["fine"]
+    folds[1]["fine"]["rank_histogram"] = [0.25, 0.75]
+    mean = average(folds)["fine"]
     assert mean["crps"] == 2.0
     assert mean["spread_skill"] is None
-    assert "rank_histogram" not in mean
+    assert mean["rank_histogram"] == [0.375, 0.625]
+
+
+def trained(system, seed, *crps, dataset="city"):
+    """Document of one training seed, with the CRPS of each fold."""
+    folds = [
+        {"rows": {system: {"fine": scores(value)}}, "steps": 10 * seed, "has_distribution": True} for value in crps
+    ]
+    return {"cell": {"dataset": dataset, "system": system, "seed": seed}, "results": {"folds": folds}}
+
+
+def test_training_seeds_are_averaged_system_by_system_and_fold_by_fold():
+    documents = [trained("ours", 0, 1.0, 2.0), trained("DiT", 0, 5.0, 5.0), trained("ours", 1, 2.0, 6.0)]
+    ours, other, elsewhere = over_seeds([*documents, trained("ours", 0, 9.0, dataset="town")])
+    folds = ours["results"]["folds"]
+    assert [fold["rows"]["ours"]["fine"]["crps"] for fold in folds] == [1.5, 4.0]
+    assert folds[0]["steps"] == 5.0
+    assert folds[0]["has_distribution"] is True
+    assert [document["cell"]["system"] for document in (ours, other, elsewhere)] == ["ours", "DiT", "ours"]
+    assert elsewhere["results"]["folds"][0]["rows"]["ours"]["fine"]["crps"] == 9.0
+
+
+def test_seeds_are_shown_from_the_lowest_to_the_highest():
+    documents = [trained("ours", 0, 2.0, 3.0), trained("DiT", 0, 5.0), trained("ours", 1, 1.0, 2.0)]
+    assert seed_table(documents, "crps").splitlines()[2:] == ["| ours | 1.5 to 2.5 |", "| DiT | 5 |"]
 
 
 def test_bars_are_checked_against_the_best_of_those_they_name():

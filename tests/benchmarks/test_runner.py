@@ -65,6 +65,16 @@ def test_cells_can_be_listed_and_chosen(capsys):
     ]
 
 
+def test_the_main_tables_take_several_training_seeds(capsys):
+    words = ["--experiment", "main", "schedules", "--dataset", "simulated", "--system", "CSDI", "SN, SA, SD"]
+    assert main(["run", "--list", *words, "--seeds", "1", "2"]) == 0
+    assert capsys.readouterr().out.split() == [
+        "main/simulated--1--csdi",
+        "main/simulated--2--csdi",
+        "schedules/simulated--0--sn--sa--sd",
+    ]
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
