@@ -110,8 +110,7 @@ class LevelContext:
     What a system of one level may know about N windows.
 
     Args:
-        static (`torch.Tensor`): (N, F, H_k, W_k), standardised layers that do not change, F may be 0. Where a unit has
-            several cells, their mean and standard deviation, layer by layer.
+        static (`torch.Tensor`): (N, F, H_k, W_k), standardised layers that do not change, F may be 0.
         temporal (`torch.Tensor`): (N, Ft, T_k, H_k, W_k), standardised layers that do, Ft may be 0.
         hours (`torch.Tensor`): (N, T_k) int, hour of the week at which each step starts.
         channels (`int`): Traffic channels C.
@@ -224,8 +223,6 @@ class BenchmarkData:
         spatial, temporal = self.hierarchy.spatial_factors[level], self.hierarchy.temporal_factors[level]
         blocks = windows["static"].unflatten(-1, (-1, spatial)).unflatten(-3, (-1, spatial))
         static = blocks.mean((-3, -1))  # without avg_pool2d, which refuses data without context
-        if spatial > 1:  # traffic is no linear function of the context: units with one mean differ by their cells
-            static = torch.cat([static, blocks.std((-3, -1), correction=0)], dim=1)
         num_windows, _, steps, height, width = windows["traffic"].shape
         varying = windows.get("temporal")
         if varying is None:

@@ -21,12 +21,12 @@ from zoomdiff_diffusers.training.loss import masked_pyramid
 
 from .baselines.base import Baseline
 from .budgets import BenchmarkBudget
-from .datasets import BenchmarkData, LevelWindows, simulate
+from .datasets import BenchmarkData, simulate
 
 
 MONDAY = np.datetime64("2024-01-01T00", "h")
 # Of the training time of a baseline, the part of the finest level, which has most of the values; the others share the
-# rest equally. Time that halves from level to level made the second level worse and the third better.
+# rest equally.
 FINEST_SHARE = 0.5
 
 
@@ -71,21 +71,18 @@ class PerLevel(System):
     def __init__(self, baseline: type[Baseline]):
         self.baseline, self.name, self.has_distribution = baseline, baseline.name, baseline.has_distribution
         self.models: list[Baseline] = []
-        self.moments: list[tuple[torch.Tensor, torch.Tensor]] = []  # of the encoded traffic of every level
 
     def fit(self, data: BenchmarkData, budget: BenchmarkBudget, seed: int = 0) -> "PerLevel":
         started = time.perf_counter()
         shares = level_shares(len(data.hierarchy))
         # Some forecast physical means, and need the transform for it.
         needed = [data.traffic_processor] if getattr(self.baseline, "needs_traffic_processor", False) else []
-        self.models, self.moments = [], []
-        for level, share in enumerate(shares):
-            windows = data.train_windows(level)
-            mean, std = (torch.zeros(()), torch.ones(())) if needed else _moments(windows)
-            windows = replace(windows, traffic=(windows.traffic - mean) / std)
-            spending = budget.training(share * budget.seconds, seed, data.context_noise)
-            self.models.append(self.baseline(*needed).fit(windows, spending))
-            self.moments.append((mean, std))
+        self.models = [
+            self.baseline(*needed).fit(
+                data.train_windows(level), budget.training(share * budget.seconds, seed, data.context_noise)
+            )
+            for level, share in enumerate(shares)
+        ]
         self.training_seconds = time.perf_counter() - started
         return self
 
@@ -93,12 +90,10 @@ class PerLevel(System):
         count = num_samples if self.has_distribution else 1
         # Each level has its own seed: the levels are independent, and must not share their noise by accident.
         seeds = np.random.SeedSequence(seed).generate_state(len(self.models))
-        samples = {}
-        for level, name in enumerate(data.hierarchy.names):
-            encoded = self.models[level].sample(data.test_context(level), count, int(seeds[level]))
-            mean, std = self.moments[level]
-            samples[name] = data.decode(mean + std * encoded.float())
-        return samples
+        return {
+            name: data.decode(model.sample(data.test_context(level), count, int(seeds[level])))
+            for level, (name, model) in enumerate(zip(data.hierarchy.names, self.models))
+        }
 
     @property
     def num_parameters(self) -> int:
@@ -236,15 +231,6 @@ def sample_pipeline(
         for name, values in levels.items():
             samples[name][:, chosen] = values.reshape(len(chosen), num_samples, *values.shape[1:]).swapaxes(0, 1)
     return samples
-
-
-def _moments(windows: LevelWindows) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation (C, 1, 1, 1) of what was measured: coarse levels vary less than the finest."""
-    weight = (windows.weight > 0).expand_as(windows.traffic).double()
-    mean = (weight * windows.traffic).sum((0, 2, 3, 4), keepdim=True)[0] / weight.sum((0, 2, 3, 4), keepdim=True)[0]
-    squares = (weight * (windows.traffic - mean) ** 2).sum((0, 2, 3, 4), keepdim=True)[0]
-    std = (squares / weight.sum((0, 2, 3, 4), keepdim=True)[0]).sqrt().clamp(min=1e-3)
-    return mean.float(), std.float()
 
 
 def level_shares(num_levels: int) -> list[float]:

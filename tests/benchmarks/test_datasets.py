@@ -63,10 +63,8 @@ def test_all_levels_of_a_window_share_context_and_clock(places):
     assert fine.shape == (2, 2, 48, 4, 6)
     assert coarse.hours.tolist() == [[120, 144], [0, 24]]  # Saturday and Sunday, then Monday and Tuesday
     assert fine.hours[0, :3].tolist() == [120, 121, 122]
-    mean = torch.nn.functional.avg_pool2d(fine.static, 2)
-    variance = torch.nn.functional.avg_pool2d(fine.static**2, 2) - mean**2
-    torch.testing.assert_close(coarse.static[:, : mean.shape[1]], mean)
-    torch.testing.assert_close(coarse.static[:, mean.shape[1] :] ** 2, variance, atol=1e-5, rtol=1e-4)
+    pooled = torch.nn.functional.avg_pool2d(fine.static, 2)
+    torch.testing.assert_close(coarse.static, pooled)
 
 
 def test_decoding_undoes_the_encoding_and_the_unit_is_the_training_mean(places):

@@ -67,36 +67,6 @@ def test_every_level_has_its_own_model_and_its_own_noise(places):
     assert not np.array_equal(fine, system.sample(places, num_samples=3, seed=6)["cell"])
 
 
-class Memory(Baseline):
-    """Gives back the first training window; what it was shown stays in `shown`."""
-
-    name = "memory"
-
-    def fit(self, dataset, budget):
-        self.shown = dataset
-        return self
-
-    def sample(self, context, num_samples, seed=0):
-        return self.shown.traffic[:1].expand(num_samples, *context.shape)
-
-    @property
-    def num_parameters(self):
-        return 0
-
-
-def test_networks_see_every_level_standardised_and_their_samples_are_physical(places):
-    system = PerLevel(Memory).fit(places, TINY)
-    samples = system.sample(places, num_samples=1)
-    for level, (model, name) in enumerate(zip(system.models, places.hierarchy.names)):
-        measured = model.shown.weight[:, 0] > 0
-        for channel in range(2):
-            values = model.shown.traffic[:, channel][measured]
-            assert values.mean().item() == pytest.approx(0.0, abs=1e-4)
-            assert values.std(correction=0).item() == pytest.approx(1.0, abs=1e-4)
-        first = places.decode(places.train_windows(level).traffic[None, :1])[0, 0]
-        np.testing.assert_allclose(samples[name][0, 0], first, rtol=1e-3, atol=1e-4)
-
-
 def test_aggregated_truth_is_the_truth_whatever_the_hours_without_measurement_hold(places):
     mask = places.test["mask"]
     finest = places.test["traffic"].masked_fill(~mask[:, None], 1e6)
