@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import xarray
-from support.tiny import zoned_pipeline
+from support.tiny import context_with_zones, zoned_pipeline
 from support.traffic_files import finest_traffic, pyramid, write_files, write_mask, write_traffic
 from typer.testing import CliRunner
 
@@ -202,6 +202,33 @@ def test_refine_keeps_the_sums_and_fills_gaps(context_file, generated, tmp_path)
         assert np.isfinite(finest).all() and known.all() != gaps
 
 
+def test_refine_keeps_the_totals_of_zones_and_refuses_those_of_others(tmp_path):
+    zoned_pipeline().save_pretrained(tmp_path / "model")
+    layers = context_with_zones()
+    axes = {"poi": ("poi_channel", "y", "x"), "population_over_time": ("hour", "y", "x")}
+    context = xarray.Dataset({name: (axes.get(name, ("y", "x")), values) for name, values in layers.items()})
+    context.to_netcdf(tmp_path / "context.nc", engine="netcdf4")
+    words = ["--context", tmp_path / "context.nc", "--model", tmp_path / "model", "--steps", 8, "--units", "sum"]
+    done = zoomdiff("generate", *words, "--output", tmp_path / "traffic.nc")
+    assert done.exit_code == 0, done.output
+    words += ["--traffic", tmp_path / "traffic.nc", "--level", "bs", "--seed", 1]
+    done = zoomdiff("refine", *words, "--output", tmp_path / "fine.nc")
+    assert done.exit_code == 0, done.output
+    given, refined = (read(tmp_path / name) for name in ("traffic.nc", "fine.nc"))
+    np.testing.assert_allclose(refined["bs"]["traffic"], given["bs"]["traffic"], rtol=1e-5)
+    finest = refined["grid_1"]["traffic"].values[0, 0].reshape(2, 24, 16, 24).sum(axis=1, dtype=np.float64)
+    for site in range(layers["site"].max() + 1):
+        totals = given["bs"]["traffic"].values[0, 0][:, layers["site"] == site][:, 0]
+        np.testing.assert_allclose(finest[:, layers["site"] == site].sum(axis=1), totals, rtol=1e-4)
+
+    context["site"][0, 0] = int(context["site"].max()) - int(context["site"][0, 0])
+    context.to_netcdf(tmp_path / "moved.nc", engine="netcdf4")
+    done = zoomdiff("refine", *words, "--context", tmp_path / "moved.nc", "--output", tmp_path / "no.nc")
+    assert done.exit_code == 1 and not (tmp_path / "no.nc").exists()
+    assert "the zones 'site' of level 'bs' in" in done.stderr and "differ at 1 of 384 cells" in done.stderr
+    assert str(tmp_path / "traffic.nc") in done.stderr and str(tmp_path / "moved.nc") in done.stderr
+
+
 def test_info_describes_the_bundled_model():
     done = zoomdiff("info", "--json")
     described = json.loads(done.stdout)
@@ -243,6 +270,19 @@ def test_a_users_mistake_is_one_line(context_file, tmp_path, words, message):
     assert done.exit_code == 1, done.output
     assert message in done.stderr and "Traceback" not in done.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_device_without_float64_is_passed_over_and_refused_when_asked_for(context_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("mps"))
+    for output in ("out.nc", "out.zarr"):
+        words = ["--context", context_file, "--output", tmp_path / output, "--hours", 24, "--steps", 4]
+        for device in ("mps", "mps:0"):
+            done = zoomdiff("generate", *words, "--device", device)
+            assert done.exit_code == 1 and f"--device: '{device}' has no float64" in done.stderr
+        done = zoomdiff("generate", *words)
+        assert done.exit_code == 0, done.output
+        assert (tmp_path / output).exists()
 
 
 def test_no_input_is_overwritten(context_file, tmp_path):

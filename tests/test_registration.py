@@ -190,6 +190,22 @@ def test_saving_again_replaces_the_checkpoint_and_keeps_other_files(tmp_path):
     assert (folder / "README.md").read_text() == "mine"
 
 
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_no_weights_of_an_earlier_save_are_loaded_or_left(tmp_path, variant):
+    folder, other = tmp_path / "city", "fp32" if variant else "fp16"
+    tiny_pipeline(regression=True).save_pretrained(folder, max_shard_size="10KB", variant=other)
+    (folder / "unet" / "notes.json").write_text("mine")
+    kept = contents(folder).keys()
+    for gain, size in ((0.2, "10KB"), (0.3, "10GB"), (0.4, "20KB"), (0.5, "5KB")):
+        pipe, alone = tiny_pipeline(gain=gain, regression=True), tmp_path / size
+        for target in (folder, alone):
+            pipe.save_pretrained(target, variant=variant, max_shard_size=size)
+        loaded = ZoomDiffPipeline.from_pretrained(folder, variant=variant)
+        for name, values in pipe.unet.state_dict().items():
+            assert torch.equal(loaded.unet.state_dict()[name], values)
+        assert contents(folder).keys() == kept | contents(alone).keys()
+
+
 def test_broken_files_are_named(tmp_path):
     folder = tmp_path / "city"
     tiny_pipeline().save_pretrained(folder)

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from support.tiny import random_context, tiny_pipeline
+from support.tiny import context_with_zones, random_context, tiny_pipeline, zoned_pipeline
 
-from zoomdiff_diffusers import ZoomDiffPipeline, bundled_model
+from zoomdiff_diffusers import Level, ZoomDiffPipeline, bundled_model
 from zoomdiff_diffusers.data.differences import STATISTICS, compare_cities, compare_contexts, compare_stores
 from zoomdiff_diffusers.data.simulated_city import mean_traffic, simulate_context
 
@@ -171,6 +171,34 @@ def test_a_city_is_compared_chunk_by_chunk_and_after_an_interruption_only_what_i
     inside = second["grid_50m"]["traffic"][..., 3:9, 10:21].sum(("time", "y", "x"), dtype="f8")
     np.testing.assert_allclose(found["edited_after"], inside, rtol=1e-6)
     assert found["total_before"].dims == ("sample", "channel") and list(found.attrs["levels"]) == pipe.hierarchy.names
+
+
+@pytest.mark.parametrize("units", ["mean", "sum"])
+def test_totals_where_the_finest_level_has_zones(units, tmp_path):
+    pipe = zoned_pipeline(levels=[Level("bs", 8, 24, "site"), Level("cell", 4, 1, "sector")])
+    before, after = tiny_pair(16, 16, np.s_[3:9, 2:7])
+    zones = context_with_zones(height=16, width=16)
+    zones = {name: (("y", "x"), zones[name]) for name in ("site", "sector")}
+    moved = zones["sector"][1].copy()
+    moved[moved == moved[0, 0]] = moved[-1, -1]  # a plan that takes a sector away
+    before, after = before.assign(zones), after.assign(zones | {"sector": (("y", "x"), moved)})
+    options = {"num_hours": 48, "num_inference_steps": 4, "units": units}
+    in_memory = compare_contexts(pipe, before, after, num_samples=2, **options)
+    samples = [samples_of(pipe, context, 0, 2, **options) for context in (before, after)]
+    stores = [tmp_path / "before.zarr", tmp_path / "after.zarr"]
+    for context, store in zip((before, after), stores):
+        pipe.generate_city(context, store, num_samples=2, window=(1, 1, 1), **options)
+    on_disk = read(compare_stores(*stores, tmp_path / "difference.zarr", after["edited"].values))
+    for difference, sources in ((in_memory, samples), (on_disk, map(read, stores))):
+        for name, source, sector in zip(("before", "after"), sources, (zones["sector"][1], moved)):
+            traffic = source["cell"]["traffic"].values.astype(np.float64).sum(axis=2)
+            total, inside = 0.0, 0.0
+            for unit in np.unique(sector):
+                cells = sector == unit
+                of_zone = traffic[..., cells][..., 0] * (cells.sum() if units == "mean" else 1)
+                total, inside = total + of_zone, inside + of_zone * after["edited"].values[cells].mean()
+            np.testing.assert_allclose(difference[f"total_{name}"], total, rtol=1e-5)
+            np.testing.assert_allclose(difference[f"edited_{name}"], inside, rtol=1e-5)
 
 
 def test_what_is_no_pair_is_refused(tmp_path):

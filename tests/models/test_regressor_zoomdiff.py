@@ -79,6 +79,32 @@ def test_weeks_repeat_and_a_later_start_shifts_the_forecast():
     assert torch.allclose(run(regressor, context, 48, hour_of_week=starts), torch.stack(each), atol=1e-6)
 
 
+@pytest.mark.parametrize("time_step", [0.5, 1.0, 2.0])
+def test_an_hour_has_the_same_forecast_wherever_the_window_begins(time_step):
+    regressor, context = tiny_regressor(LAYERS, time_step=time_step), make_context(hours=48)
+    forecast = run(regressor, context, 48)
+    for first in (5, 12, 19):
+        context.temporal = make_context(hours=48).temporal[:, :, first:]
+        later = run(regressor, context, 48 - first, hour_of_week=torch.tensor([first * time_step]))
+        known = -first % 12  # before, the first token lacks the context of the hours before the window
+        assert torch.allclose(later[:, :, known:36], forecast[:, :, first + known : first + 36], atol=1e-5)
+        assert first == 12 or not torch.allclose(later[:, :, :known], forecast[:, :, first : first + known], atol=1e-3)
+
+
+def test_tokens_of_which_a_week_has_no_whole_number_are_refused():
+    with pytest.raises(ValueError, match="`token_length` must divide a week .* 336 .* is 10"):
+        ZoomDiffRegressor(LAYERS, token_length=10, time_step=0.5)
+
+
+def test_half_precision_knows_the_hour_of_the_week():
+    encoding = ZoomDiffRegressor(LAYERS).tpe
+    hours = torch.arange(168)
+    exact = encoding(hours)
+    assert torch.equal(encoding.to(torch.bfloat16)(hours), exact)
+    angles = hours.double()[:, None] / 10000.0 ** (2 * torch.arange(64, dtype=torch.float64) / 128)
+    torch.testing.assert_close(exact.double(), torch.cat([angles.sin(), angles.cos()], -1), atol=2e-5, rtol=0)
+
+
 def test_a_cell_beyond_all_others_counts_as_the_most_extreme_one():
     forecasts = {}
     for bounded in (True, False):

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 from support.tiny import context_with_zones, random_context, tiny_pipeline, zoned_pipeline
 
-from zoomdiff_diffusers import DRDMScheduler
+from zoomdiff_diffusers import DRDMScheduler, Hierarchy, Level
 from zoomdiff_diffusers.pipelines.zoomdiff.city import (
     CityGenerator,
+    extent_of_chains,
     extent_of_zones,
     make_windows,
     noise_of_place,
@@ -82,6 +84,22 @@ def test_windows_change_nothing_and_levels_sum_up(pipe, whole, tmp_path):
         assert_same(expected, levels_of(path, pipe))
 
 
+@pytest.mark.parametrize(
+    "hierarchy, start",
+    [
+        (Hierarchy(time_step=0.5), "2026-03-06T12:00"),
+        (Hierarchy([Level("block", 2, 8), Level("cell", 1, 1)]), "2026-03-07T08:00"),
+    ],
+)
+def test_windows_change_nothing_in_other_time_steps_and_at_other_hours(hierarchy, start, tmp_path):
+    pipe = tiny_pipeline(regression=True, hierarchy=hierarchy, layers_per_block=[1, 0])
+    context = city(96).isel(y=slice(0, 16), x=slice(0, 24))
+    options = FEW | {"start": start, "num_inference_steps": 2 * len(hierarchy)}
+    whole = pipe.generate_city(context, tmp_path / "whole.zarr", **options)
+    parts = pipe.generate_city(context, tmp_path / "parts.zarr", window=(1, 5, 7), **options)
+    assert_same(levels_of(whole, pipe), levels_of(parts, pipe))
+
+
 def zoned_city():
     context = context_with_zones(6, 48, HEIGHT, WIDTH)
     axes = {"site": ("y", "x"), "sector": ("y", "x"), "surface": ("y", "x"), "population": ("y", "x")}
@@ -105,6 +123,71 @@ def test_zones_that_lie_in_several_windows_are_whole(regression, tmp_path):
             assert np.allclose(values, totals[:, None], rtol=1e-4, atol=1e-5 * found[name].mean())
     squares = finest.reshape(24, 2, HEIGHT // 2, 2, WIDTH // 2, 2).sum((1, 3, 5))
     assert np.allclose(squares, found["grid_2"][0, 0], rtol=1e-4, atol=1e-5 * squares.mean())
+
+
+def city_of_strips(shifts, height=8, width=96):
+    """A day, with zones that are 16 columns wide; `shifts` says by layer how far they are moved."""
+    layers = random_context(6, 24, height, width)
+    strips = {name: np.tile((np.arange(width) + shift) // 16, (height, 1)) for name, shift in shifts.items()}
+    axes = {"poi": ("poi_channel", "y", "x"), "population_over_time": ("hour", "y", "x")}
+    return xarray.Dataset({name: (axes.get(name, ("y", "x")), values) for name, values in (layers | strips).items()})
+
+
+@pytest.mark.parametrize(
+    ("coarsest", "shifts"), [(Level("a", 8, 24, "a"), {"a": 0, "b": 8}), (Level("a", 8, 24), {"b": 12})]
+)
+def test_zones_that_are_not_nested_lead_on_to_others(coarsest, shifts, tmp_path):
+    levels = [coarsest, Level("b", 4, 4, "b"), Level("cells", 1, 1)]
+    pipe, context = zoned_pipeline(levels=levels, layers_per_block=[1, 0]), city_of_strips(shifts)
+    whole = pipe.generate_city(context, tmp_path / "whole.zarr", **FEW)
+    parts = pipe.generate_city(context, tmp_path / "parts.zarr", window=(1, 1, 1), **FEW)
+    found = levels_of(parts, pipe)
+    assert_same(levels_of(whole, pipe), found)
+    labels = context["b"].values
+    finest = found["cells"][0, 0].astype(np.float64).reshape(6, 4, *labels.shape).mean(axis=1)
+    for unit in range(labels.max() + 1):
+        of_unit = labels == unit
+        difference = found["b"][0, 0][:, of_unit].T - finest[:, of_unit].mean(axis=1)
+        assert abs(difference).max() < 1e-5 * finest.mean()
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**20), chain=st.lists(st.sampled_from(["a", "b", "nested", "gaps", 2, 4]), max_size=4))
+def test_extents_hold_all_cells_to_which_a_chain_leads(seed, chain):
+    random = np.random.default_rng(seed)
+    rows, columns = np.indices((12, 24))
+
+    def zones(count):
+        y, x = random.uniform(0, 12, count), random.uniform(0, 24, count)
+        return ((rows[..., None] - y) ** 2 + (columns[..., None] - x) ** 2).argmin(axis=-1)
+
+    rasters = {"a": zones(12), "b": zones(20)}
+    rasters["nested"] = 20 * rasters["a"] + rasters["b"]
+    rasters["gaps"] = np.where(rasters["b"] % 3 == 0, -1, rasters["b"])
+    extent = extent_of_chains([chain], rasters, side=4)
+    for top, left in product(range(3), range(6)):
+        cells = (rows // 4 == top) & (columns // 4 == left)
+        for unit in chain:
+            labels = rasters[unit] if isinstance(unit, str) else rows // unit * 24 + columns // unit
+            cells = cells | np.isin(labels, labels[cells & (labels >= 0)])
+        assert (abs(rows[cells] // 4 - top) <= extent).all() and (abs(columns[cells] // 4 - left) <= extent).all()
+
+
+def test_nested_zones_reach_as_far_as_the_widest_and_others_add_up():
+    site = np.tile(np.arange(48) // 12, (8, 1))
+    rasters = {"site": site, "sector": 2 * site + (np.arange(8) > 3)[:, None]}
+    rasters["other"] = np.tile((np.arange(48) + 8) // 12, (8, 1))
+    for chain, expected in (
+        ([], 0),
+        ([8], 0),
+        (["site"], 1),
+        ([8, "site", 8], 1),
+        (["sector", "site", "sector"], 1),
+        (["sector", 2, "site"], 1),
+        (["site", 8, "site"], 2),
+        (["site", "other", "site"], 3),
+    ):
+        assert extent_of_chains([[], chain], rasters, side=8) == expected
 
 
 @pytest.mark.parametrize(
@@ -250,6 +333,7 @@ def test_what_cannot_be_is_refused_before_work_starts(pipe, whole, tmp_path):
 
     refused("`output` must end in .zarr", output=tmp_path / "no.nc")
     refused("`output` must not exist yet", output=whole)
+    refused("`num_samples` must be a positive integer, but is 0", num_samples=0)
     refused("the folder .* is missing", FileNotFoundError, output=tmp_path / "no" / "no.zarr")
     refused("must be an xarray.Dataset", context=random_context())
     refused("`height` must be a multiple of 8, but is 39", context=city().isel(y=slice(1, None)))
@@ -261,6 +345,8 @@ def test_what_cannot_be_is_refused_before_work_starts(pipe, whole, tmp_path):
     refused("`window` must be three positive integers", window=(1, 0, 3))
     ancestral = tiny_pipeline(channels=2, scheduler=DRDMScheduler(solver="ddpm"))
     refused("whose solver draws no noise", pipeline=ancestral)
+    coarse = tiny_pipeline(channels=2, hierarchy=Hierarchy([Level("a", 2, 24), Level("b", 1, 4)]))
+    refused(r"last level has the spatial and the temporal factor 1, but has \(1, 4\)", pipeline=coarse)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -431,6 +431,21 @@ def test_a_denoiser_may_know_the_context_by_its_forecast_only():
         ZoomDiffPipeline(**tiny_pipeline().components | {"unet": unet})
 
 
+def test_a_denoiser_that_does_not_see_the_context_has_no_guidance():
+    pipe = tiny_pipeline(regression=True)
+    pipe = ZoomDiffPipeline(**pipe.components | {"unet": tiny_unet([])})
+    pipe.set_progress_bar_config(disable=True)
+    plain, neutral = (
+        pipe(random_context(), generator=seeded(), guidance_scale=scale, **FEW).levels for scale in (None, 1.0)
+    )
+    assert_same_levels(plain, neutral, rtol=0, atol=0)
+    for scale in (2.0, 0.0):
+        with pytest.raises(ValueError, match=f"`guidance_scale` must be None or 1, .* but is {scale}"):
+            pipe(random_context(), guidance_scale=scale, **FEW)
+        with pytest.raises(ValueError, match=f"`guidance_scale` must be None or 1, .* but is {scale}"):
+            pipe.refine(plain["bs"], "bs", random_context(), guidance_scale=scale, **FEW)
+
+
 # ---------------------------------------------------------------------------------------------------------- components
 
 

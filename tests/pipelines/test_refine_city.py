@@ -8,9 +8,9 @@ import xarray
 from contracts.pipeline import assert_consistent
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.tiny import context_with_zones, tiny_pipeline, zoned_pipeline
+from support.tiny import context_with_zones, random_context, tiny_pipeline, zoned_pipeline
 
-from zoomdiff_diffusers import Hierarchy
+from zoomdiff_diffusers import Hierarchy, Level
 from zoomdiff_diffusers.data.simulated_context import SITES
 from zoomdiff_diffusers.pipelines.zoomdiff.measurements import MeasuredZones
 
@@ -110,6 +110,26 @@ def test_values_of_six_hours_and_a_model_with_areas_of_its_own(tmp_path):
     np.testing.assert_allclose(levels["grid_2"][0, 0], squares, rtol=1e-4, atol=1e-4 * squares.mean())
 
 
+def test_areas_across_the_borders_of_zones_change_nothing_with_windows(tmp_path):
+    pipe = zoned_pipeline(levels=[Level("a", 8, 24, SITES), Level("cells", 1, 1)], layers_per_block=[1, 0])
+    columns = np.arange(96)
+    layers = random_context(6, 24, 8, len(columns)) | {SITES: np.tile(columns // 16, (8, 1))}
+    axes = {"poi": ("poi_channel", "y", "x"), "population_over_time": ("hour", "y", "x")}
+    context = xarray.Dataset({name: (axes.get(name, ("y", "x")), values) for name, values in layers.items()})
+    labels = np.tile((columns + 8) // 16, (8, 1))
+    traffic = np.random.default_rng(0).gamma(1.0, 4000.0, (1, 24, labels.max() + 1))
+    traffic[:, 5, 2] = np.nan
+    whole = read(pipe.refine_city(traffic, labels, context, tmp_path / "whole.zarr", **FEW))
+    parts = read(pipe.refine_city(traffic, labels, context, tmp_path / "parts.zarr", window=(1, 1, 1), **FEW))
+    for name, values in whole.items():
+        np.testing.assert_allclose(parts[name], values, rtol=1e-3, atol=2e-4 * values.mean())
+    finest = parts["cells"][0, 0].astype(np.float64)
+    assert_met(finest, traffic, labels)
+    for unit in range(6):
+        site = layers[SITES] == unit
+        np.testing.assert_allclose(parts["a"][0, 0, 0, site], finest[:, site].mean(), rtol=1e-4)
+
+
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**20), level=st.integers(0, 3), factor=st.sampled_from([1, 2, 4, 12, 24]))
 def test_combining_keeps_what_is_generated_where_nothing_is_known(seed, level, factor):
@@ -143,6 +163,7 @@ def test_what_does_not_fit_is_refused(pipe, tmp_path):
         (traffic[..., :2], labels, {}, "`zones` must be whole numbers"),
         (traffic, labels.T, {}, "must have the shape .24, 40. of the context"),
         (traffic, labels, {"hours_per_value": 0.5}, "`hours_per_value`"),
+        (traffic, labels, {"num_samples": 0}, "`num_samples` must be a positive integer, but is 0"),
         (traffic[:, :3], labels, {"hours_per_value": 16}, "must divide those of every level"),
         (traffic[:, :1], labels, {"hours_per_value": 48}, "not longer than those of the first"),
         (np.concatenate([traffic, traffic[..., :1] + 1], axis=-1), labels, {}, "1 areas have traffic but no cell"),

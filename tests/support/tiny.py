@@ -63,31 +63,38 @@ def tiny_regressor(context_layers, gain=0.1, **config) -> ZoomDiffRegressor:
     return regressor
 
 
-def tiny_pipeline(channels=1, gain=0.1, scheduler=None, regression=False, **unet_config) -> ZoomDiffPipeline:
+def tiny_pipeline(
+    channels=1, gain=0.1, scheduler=None, regression=False, hierarchy=None, **unet_config
+) -> ZoomDiffPipeline:
     names = ["traffic", "users"][:channels]
+    hierarchy = hierarchy or Hierarchy()
+    factors = {"spatial_factors": hierarchy.spatial_factors, "temporal_factors": hierarchy.temporal_factors}
+    hours = {"time_step": hierarchy.config.time_step}
     context_processor = ContextProcessor(LAYERS).fit([random_context(seed) for seed in range(2)])
     pipe = ZoomDiffPipeline(
-        unet=tiny_unet(context_processor.layer_specs, gain, channels=channels, **unet_config),
-        scheduler=scheduler or DRDMScheduler(coarsest_prior=regression),
-        hierarchy=Hierarchy(),
+        unet=tiny_unet(context_processor.layer_specs, gain, channels=channels, **factors, **hours, **unet_config),
+        scheduler=scheduler or DRDMScheduler(coarsest_prior=regression, **factors),
+        hierarchy=hierarchy,
         traffic_processor=TrafficProcessor(names, ["MB", "1"][:channels]).fit(random_traffic(channels=channels)),
         context_processor=context_processor,
-        regressor=tiny_regressor(context_processor.layer_specs, channels=channels) if regression else None,
+        regressor=tiny_regressor(context_processor.layer_specs, channels=channels, **hours) if regression else None,
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
-def zoned_pipeline(regression=True, scheduler=None, **unet_config) -> ZoomDiffPipeline:
-    """Sites at 1 day and their sectors at 4 h, then squares."""
-    levels = [Level("bs", 8, 24, SITES), Level("cell", 4, 4, SECTORS), Level("grid_2", 2, 2), Level("grid_1", 1, 1)]
-    hierarchy = Hierarchy(levels)
-    zones = [{"name": name, "kind": "zones"} for name in (SITES, SECTORS)]
+def zoned_pipeline(regression=True, scheduler=None, levels=None, **unet_config) -> ZoomDiffPipeline:
+    """Sites at 1 day and their sectors at 4 h, then squares; or other `levels`, some with zones."""
+    squares = [Level("grid_2", 2, 2), Level("grid_1", 1, 1)]
+    hierarchy = Hierarchy(levels or [Level("bs", 8, 24, SITES), Level("cell", 4, 4, SECTORS), *squares])
+    zones = [{"name": name, "kind": "zones"} for name in hierarchy.zone_layers]
     processor = ContextProcessor(LAYERS + zones).fit([random_context()])
-    factors = {"spatial_factors": hierarchy.raster_factors, "coarsest_unit": [24, 8]}
+    spatial, temporal = hierarchy.spatial_factors, hierarchy.temporal_factors
+    factors = {"spatial_factors": hierarchy.raster_factors, "temporal_factors": temporal}
+    stages = {"spatial_factors": spatial, "temporal_factors": temporal}
     pipe = ZoomDiffPipeline(
-        unet=tiny_unet(processor.layer_specs, **factors, **unet_config),
-        scheduler=DRDMScheduler(coarsest_prior=regression, **(scheduler or {})),
+        unet=tiny_unet(processor.layer_specs, **factors, coarsest_unit=[temporal[0], spatial[0]], **unet_config),
+        scheduler=DRDMScheduler(coarsest_prior=regression, **stages, **(scheduler or {})),
         hierarchy=hierarchy,
         traffic_processor=TrafficProcessor(unit="MB").fit(random_traffic()),
         context_processor=processor,

@@ -51,6 +51,8 @@ def test_the_command_line_overrides_the_file_and_the_file_the_defaults(tmp_path)
         ("training: {layer_dropout_of: {poi: -0.1}}", [], "`layer_dropout_of.poi` must lie in"),
         ("data: {start_hour: 168}", [], "`start_hour`"),
         ("hierarchy: {temporal_scales: [24, 1]}", [], "`spatial_scales` and `temporal_scales`"),
+        ("hierarchy: {rgp: uniform}", [], "`rgp` combines `spatial_scales` and `temporal_scales`"),
+        ("hierarchy: {levels: []}", ["--rgp", "coarse"], "must be left out, but is 'coarse'"),
         ("training: {validation_samples: 1}", [], "`validation_samples`"),
     ],
 )

@@ -15,7 +15,7 @@ from zoomdiff_diffusers.training.checkpoints import (
 
 
 def test_only_the_newest_complete_checkpoints_stay(tmp_path):
-    for step in (5, 10, 9, 100):
+    for step in (5, 9, 10, 100):
         save_checkpoint(
             tmp_path, step, {"unet": {"weight": torch.full((2, 3), step)}}, {"seconds": 1.5}, total_limit=2
         )
@@ -38,6 +38,43 @@ def test_a_half_written_checkpoint_is_ignored_and_replaced(tmp_path):
     assert sorted(path.name for path in (tmp_path / "checkpoint-8").iterdir()) == ["state.json", "unet.safetensors"]
     with pytest.raises(ValueError, match="holds no complete checkpoint"):
         find_checkpoint(tmp_path / "elsewhere", "latest")
+
+
+def save(folder, step, limit, value=1.0):
+    return save_checkpoint(folder, step, {"unet": {"weight": torch.full((2,), value)}}, {}, limit)
+
+
+def test_later_steps_of_a_branch_that_was_left_go_with_the_first_checkpoint_of_the_new_one(tmp_path):
+    for step in (1000, 2000, 3000):
+        save(tmp_path, step, limit=3)
+    assert save(tmp_path, 1100, limit=2) == find_checkpoint(tmp_path, "latest") == tmp_path / "checkpoint-1100"
+    assert [folder.name for folder in list_checkpoints(tmp_path)] == ["checkpoint-1000", "checkpoint-1100"]
+    save(tmp_path, 1100, limit=2, value=2.0)  # the run was taken back once more
+    assert read_tensors(tmp_path / "checkpoint-1100", "unet")["weight"].tolist() == [2.0, 2.0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-1000", "checkpoint-1100"]
+
+
+def test_nothing_is_deleted_before_the_new_checkpoint_is_complete(tmp_path):
+    for step in (1000, 2000):
+        save(tmp_path, step, limit=2)
+    with pytest.raises(AttributeError):  # a crash in the middle of writing
+        save_checkpoint(tmp_path, 1000, {"unet": {"weight": "not a tensor"}}, {}, 1)
+    assert [folder.name for folder in list_checkpoints(tmp_path)] == ["checkpoint-1000", "checkpoint-2000"]
+    assert read_tensors(tmp_path / "checkpoint-1000", "unet")["weight"].tolist() == [1.0, 1.0]
+
+
+def test_a_half_deleted_checkpoint_is_not_taken_for_a_complete_one(tmp_path, monkeypatch):
+    for step in (1000, 2000):
+        save(tmp_path, step, limit=2)
+
+    def killed(folder, ignore_errors=False):
+        if folder.name == "checkpoint-2000":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("zoomdiff_diffusers.training.checkpoints.shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save(tmp_path, 1100, limit=2)
+    assert find_checkpoint(tmp_path, "latest") == tmp_path / "checkpoint-1100"
 
 
 def test_the_optimizer_comes_back_to_the_bit():

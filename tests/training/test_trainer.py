@@ -13,7 +13,7 @@ import xarray
 from safetensors.torch import load_file
 
 import zoomdiff_diffusers
-from zoomdiff_diffusers import ZoomDiffPipeline
+from zoomdiff_diffusers import Hierarchy, ZoomDiffPipeline
 from zoomdiff_diffusers.data.datasets import load_areas, stack_windows
 from zoomdiff_diffusers.data.simulated_city import SimulatedCity
 from zoomdiff_diffusers.training.arguments import parse_arguments
@@ -227,6 +227,53 @@ def test_stations_and_traffic_without_context_train_and_generate(tmp_path):
         assert np.allclose(levels["1h"].astype(np.float64).mean((-3, -2, -1)), coarse.mean((-3, -2, -1)), rtol=1e-5)
 
 
+@pytest.mark.parametrize("time_step, week_in_tokens", [(0.5, 28), (3.0, 7)])
+def test_networks_know_how_long_a_time_step_is(time_step, week_in_tokens, tmp_path):
+    day = round(24 / time_step)
+    np.savez(tmp_path / "grid.npz", traffic=np.random.default_rng(0).gamma(2.0, size=(2 * day, 4, 4)))
+    levels = [{"name": "day", "spatial_factor": 2, "temporal_factor": day}]
+    levels += [{"name": "step", "spatial_factor": 1, "temporal_factor": 1}]
+    words = [
+        "--dataset",
+        tmp_path / "grid.npz",
+        "--layers",
+        "[]",
+        "--levels",
+        json.dumps(levels),
+        "--time_step",
+        time_step,
+    ]
+    words += ["--crop_hours", 2 * day, "--crop_height", 4, "--crop_width", 4, "--stage_items", 4]
+    trainer(*words, "--output_dir", tmp_path / "run", "--validation_areas", 0, "--max_train_steps", 1).train()
+    pipe = ZoomDiffPipeline.from_pretrained(tmp_path / "run")
+    assert pipe.unet.config.time_step == pipe.regressor.config.time_step == time_step
+    assert pipe.regressor.config.token_length * time_step * week_in_tokens == 168
+    with pytest.raises(ValueError, match="`unet` and `hierarchy` do not belong together"):
+        ZoomDiffPipeline(**pipe.components | {"hierarchy": Hierarchy(pipe.hierarchy.levels)})
+
+
+def test_a_run_is_not_resumed_with_another_context(tmp_path):
+    random = np.random.default_rng(0)
+    data = {"traffic": random.gamma(2.0, size=(96, 8, 8)), "height": random.random((8, 8))}
+    np.savez(tmp_path / "grid.npz", **data)
+    layers = [{"name": "height", "kind": "continuous", "channels": ["m"]}]
+    words = ["--dataset", tmp_path / "grid.npz", "--layers", json.dumps(layers), "--output_dir", tmp_path / "run"]
+    words += ["--validation_areas", 0, "--checkpointing_steps", 1, "--max_train_steps"]
+    trainer(*words, 1).train()
+    resume = ["--resume_from_checkpoint", "latest"]
+    assert trainer(*words, 2, *resume).step == 1
+    np.savez(tmp_path / "grid.npz", **{**data, "height": random.random((8, 8))})
+    with pytest.raises(ValueError, match=r"made from other data .* statistics \['context'\]"):
+        trainer(*words, 2, *resume)
+    np.savez(tmp_path / "grid.npz", **data)
+    path = tmp_path / "run" / "checkpoint-1" / "state.json"
+    state = json.loads(path.read_text())
+    del state["statistics"]["context"]
+    path.write_text(json.dumps(state))
+    with pytest.raises(ValueError, match=r"or does not tell: its statistics \['context'\]"):
+        trainer(*words, 2, *resume)
+
+
 def test_mistakes_are_refused_before_training(tmp_path):
     for words, message in (
         (["--batch_size", 5, "--gradient_accumulation_steps", 2], "`batch_size` must be a multiple"),
@@ -237,8 +284,11 @@ def test_mistakes_are_refused_before_training(tmp_path):
         ),
         (["--dataset", tmp_path / "none.npz"], "`layers` must declare"),
         (["--layers", "[]", "--smooth_layers", 2], "the simulated city has its own layers"),
+        (["--train_region", '{"rows": [0, 8]}'], "`train_region` and `validation_region` are for files"),
+        (["--validation_region", '{"rows": [8, 16]}'], "`train_region` and `validation_region` are for files"),
         (["--resume_from_checkpoint", "latest"], "holds no complete checkpoint"),
         (["--stage_items", 4, 4], "`stage_items`"),
+        (["--levels", '[{"name": "a", "spatial_factor": 1, "temporal_factor": 2}]'], "last level .* has \\(1, 2\\)"),
     ):
         with pytest.raises(ValueError, match=message):
             trainer("--output_dir", tmp_path / "run", *words)

@@ -37,7 +37,9 @@ Units = Annotated[
     Literal["mean", "sum"],
     typer.Option(help="Means per finest cell and time step, or sums per unit and its time step."),
 ]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps ...; an accelerator if there is one.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1 ...; an accelerator if there is one. Not mps: it has no float64.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
 
 
@@ -102,7 +104,7 @@ def make_city(output: Path, model: str, device, as_json: bool, make) -> None:
             fail_without(error.name, "train")
         # Left to itself, it takes every one of several processes on a CPU for the main one.
         process = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
-        main, device = process.is_main_process, device or str(process.device)
+        main, device = process.is_main_process, device or _device_with_float64(process.device)
     started = time.perf_counter()
     pipe = make_pipeline(model, device)
     with failures_of_store(output):
@@ -173,16 +175,24 @@ def open_context(path: Path, output: Path):
 
 
 def make_pipeline(model: str, device: str | None):
-    """The pipeline on its device, an accelerator if there is one."""
+    """The pipeline on its device, an accelerator if there is one that has float64."""
     import torch
 
+    if device is not None and device.split(":")[0] == "mps":
+        fail(f"--device: {device!r} has no float64, in which levels are made to add up; take cpu or a CUDA device.")
     pipe = load_pipeline(model)
     if device is None:
         device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+        device = _device_with_float64(device)
     try:
         return pipe.to(device)
     except (RuntimeError, AssertionError, ValueError) as error:
         fail(f"--device: {device!r} cannot be used: {str(error).splitlines()[0]}")
+
+
+def _device_with_float64(found) -> str:
+    """The name of a device that was found, or the CPU in place of MPS: levels are made to add up in float64."""
+    return "cpu" if str(found).startswith("mps") else str(found)
 
 
 def run_pipeline(call, output: Path, model: str, seed: int, steps: int | None, units: str, as_json: bool) -> None:

@@ -98,7 +98,7 @@ def refine(
     if traffic.suffix == ".nc":
         layers = read_context(context, output)
         pipe = make_pipeline(model, device)
-        values, level, start = _read_coarse(traffic, level, pipe, units, layers)
+        values, level, start = _read_coarse(traffic, level, pipe, units, layers, context)
         call = partial(pipe.refine, values, level, layers, start=start, num_samples_per_context=samples)
         run_pipeline(call, output, model, seed, steps, units, as_json)
         return
@@ -153,8 +153,10 @@ def _read_measured(traffic: Path, layers, output: Path, sites, areas, timezone, 
             fail(f"--output: cannot write {output}: {error.strerror or error}.")
 
 
-def _read_coarse(path: Path, level: str | None, pipe, units: str, layers):
-    """Traffic (N, C, T, H, W) in `units`, its level and its start; it must lie where the context lies."""
+def _read_coarse(path: Path, level: str | None, pipe, units: str, layers, context: Path):
+    """Traffic (N, C, T, H, W) in `units`, its level and its start; it must lie where the layers of `context` lie."""
+    import numpy as np
+
     from ..evaluation.inputs import read_traffic
     from ..pipelines.zoomdiff.inputs import cell_centres
 
@@ -183,6 +185,29 @@ def _read_coarse(path: Path, level: str | None, pipe, units: str, layers):
         if wanted is not None and abs(found - wanted) > pipe.hierarchy.config.cell_size / 2:
             fail(f"--traffic: the area of {path} has its middle at {axis} = {found:g} m, the context at {wanted:g} m.")
     values = stored.levels[level]
+    zones = _common_zones(stored, expected, pipe, layers, context)
     if units == "sum":
-        values = values * (expected.spatial_factor**2 * expected.temporal_factor)
+        values = values * np.asarray(pipe.hierarchy.volume(level, zones))
     return values, level, stored.start
+
+
+def _common_zones(stored, level, pipe, layers, context: Path):
+    """The zones of a level (1, H, W) by layer, which must be those of the context; `None` for squares."""
+    if not level.zones:
+        return None
+    size = tuple(layers.sizes.get(axis) for axis in ("y", "x"))
+    try:
+        zones = pipe.context_processor.zones([layers], size)
+    except ValueError as error:
+        fail(f"--context: {error}")
+    found, expected = stored.zones[level.zones], zones[level.zones][0].numpy()
+    if found.shape != expected.shape:
+        difference = f"cover {found.shape} and {expected.shape} cells (y, x)"
+    elif (found != expected).any():
+        difference = f"differ at {int((found != expected).sum())} of {found.size} cells"
+    else:
+        return zones
+    fail(
+        f"--traffic: the zones {level.zones!r} of level {level.name!r} in {stored.path} must be those of the context"
+        f" {context}, but they {difference}."
+    )

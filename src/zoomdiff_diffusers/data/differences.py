@@ -91,7 +91,8 @@ def compare_contexts(
         whole = _statistics(*(_over_period(values.values, units) for values in (traffic, second[name])))
         nodes[f"/{name}"] = _level_dataset(level, units, statistics, whole)
     finest = list(first)[-1]
-    totals = _totals(first[finest].values, second[finest].values, _edited(after), _volume(trees[0][finest], units))
+    volumes = [_volume(tree[finest], units) for tree in trees]
+    totals = _totals(first[finest].values, second[finest].values, _edited(after), volumes)
     nodes["/"] = root.assign({name: (("sample", "channel"), values) for name, values in zip(TOTALS, totals)})
     return xr.DataTree.from_dict(nodes)
 
@@ -184,7 +185,8 @@ def compare_stores(
     for name, level in levels.items():
         arrays = [source[name]["traffic"] for source in sources]
         units = "sum" if "sum" in level["traffic"].attrs["cell_methods"] else "mean"
-        totals = _compare_level(arrays, target[name], level, units, edited, name == finest)
+        volumes = [_volume(source[name], units) for source in sources] if name == finest else None
+        totals = _compare_level(arrays, target[name], level, units, edited, volumes)
     for name, values in zip(TOTALS, totals):
         target.create_array(name, data=values, dimension_names=["sample", "channel"])
     os.replace(partial, output)
@@ -192,9 +194,9 @@ def compare_stores(
 
 
 def _compare_level(
-    arrays, group, level: xr.Dataset, units: str, edited: np.ndarray | None, finest: bool
+    arrays, group, level: xr.Dataset, units: str, edited: np.ndarray | None, volumes: list | None
 ) -> list[np.ndarray]:
-    """Fill one level's group from the samples of both stores; return the totals of each sample of the finest."""
+    """Fill one level's group from the samples of both stores; return the totals of each sample, with `volumes`."""
     shape, chunks = arrays[0].shape[1:], arrays[0].chunks[1:]
     described = _level_dataset(level, units)
     made = {}
@@ -210,9 +212,10 @@ def _compare_level(
             attributes=dict(variable.attrs),
         )
     totals = [np.zeros((arrays[0].shape[0], shape[0])) for _ in TOTALS]
+    volumes = None if volumes is None else [np.broadcast_to(volume, shape[2:]) for volume in volumes]
     for corner in product(*(range(0, size, step) for size, step in zip(shape[2:], chunks[2:]))):
         place = tuple(slice(start, start + step) for start, step in zip(corner, chunks[2:]))
-        inside = edited[place] if finest and edited is not None else None
+        inside = edited[place] if volumes is not None and edited is not None else None
         period = [0.0, 0.0]
         for first in range(0, shape[1], chunks[1]):
             part = (slice(None), slice(first, first + chunks[1]), *place)
@@ -220,8 +223,8 @@ def _compare_level(
             for name, values in _statistics(*pair).items():
                 made[name][part] = values
             period = [total + values.sum(axis=2) for total, values in zip(period, pair)]
-            if finest:
-                for total, values in zip(totals, _totals(*pair, inside, _volume(level, units))):
+            if volumes is not None:
+                for total, values in zip(totals, _totals(*pair, inside, [volume[place] for volume in volumes])):
                     total += values
         period = [total / (shape[1] if units == "mean" else 1) for total in period]
         for name, values in _statistics(*period).items():
@@ -371,16 +374,32 @@ def _over_period(traffic: np.ndarray, units: str) -> np.ndarray:
     return traffic.mean(axis=2, dtype=np.float64) if units == "mean" else traffic.sum(axis=2, dtype=np.float64)
 
 
-def _totals(before, after, edited: np.ndarray | None, volume: int) -> list[np.ndarray]:
+def _totals(before, after, edited: np.ndarray | None, volumes: list) -> list[np.ndarray]:
     """Sums over time and place of (sample, channel, time, y, x), of all cells and of the edited ones."""
-    maps = [values.sum(axis=2, dtype=np.float64) * volume for values in (before, after)]
+    maps = [values.sum(axis=2, dtype=np.float64) * volume for values, volume in zip((before, after), volumes)]
     inside = np.zeros(maps[0].shape[-2:]) if edited is None else edited
     return [(values * weights).sum(axis=(2, 3)) for weights in (np.ones_like(inside), inside) for values in maps]
 
 
-def _volume(level, units: str) -> int:
-    """How many finest cells and hours a value stands for, where it does not hold their sum."""
-    return 1 if units == "sum" else int(level.attrs["spatial_factor"]) ** 2 * int(level.attrs["temporal_factor"])
+def _volume(level, units: str) -> int | np.ndarray:
+    """
+    What an array element of a level is multiplied with to give its part of a total.
+
+    That is how many finest cells and time steps it stands for, unless it holds their sum. With zones an element is a
+    single cell, which has the mean or the sum of its zone: of a sum, each of n cells counts for 1 / n, (y, x).
+
+    Args:
+        level: Group of a tree or a store, with the factors and `zones` as attributes.
+        units (`str`): `"mean"` or `"sum"`.
+    """
+    temporal_factor, side = int(level.attrs["temporal_factor"]), int(level.attrs["spatial_factor"])
+    if "zones" not in level.attrs:
+        return 1 if units == "sum" else side**2 * temporal_factor
+    if units == "mean":
+        return temporal_factor
+    zone = np.asarray(level["zone"][:])
+    _, unit, cells = np.unique(zone, return_inverse=True, return_counts=True)
+    return 1 / cells[unit].reshape(zone.shape)
 
 
 def _edited(context: xr.Dataset) -> np.ndarray | None:

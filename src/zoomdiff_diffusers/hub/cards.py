@@ -219,9 +219,39 @@ def _validation(run: dict) -> str:
 
 
 def _held_out(settings: dict) -> bool:
-    """Whether the validation saw other cities or places than the training: without two regions, both saw all."""
-    regions = settings.get("train_region"), settings.get("validation_region")
-    return settings.get("dataset") == "simulated_city" or (None not in regions and regions[0] != regions[1])
+    """
+    Whether nothing that the validation saw, cities or a region, was trained on. What cannot be told apart without the
+    data counts as trained on.
+    """
+    if settings.get("dataset") == "simulated_city":
+        return True
+    train, validation = (settings.get(name) or {} for name in ("train_region", "validation_region"))
+    for axis in ("rows", "columns"):
+        if axis in train and axis in validation and _disjoint_spans(train[axis], validation[axis]):
+            return True
+    return "areas" in train and "areas" in validation and _disjoint_areas(train["areas"], validation["areas"])
+
+
+def _disjoint_spans(first: list[int], second: list[int]) -> bool:
+    """Whether two spans [first, end) of cells have none in common."""
+    return min(first[1], second[1]) <= max(first[0], second[0])
+
+
+def _disjoint_areas(first: list[int] | dict, second: list[int] | dict) -> bool:
+    """Whether two choices of areas, as `select_region` takes them, have none in common, however many there are."""
+    if isinstance(first, dict) != isinstance(second, dict):  # numbers of areas and of places
+        return False
+    if not isinstance(first, dict):
+        return set(first).isdisjoint(second)
+    places = range(lcm(first["folds"], second["folds"]))
+    return not any(_has_place(first, place) and _has_place(second, place) for place in places)
+
+
+def _has_place(choice: dict, place: int) -> bool:
+    """Whether a choice of folds has the place of this number."""
+    if "only" in choice:
+        return place % choice["folds"] == choice["only"]
+    return place % choice["folds"] != choice["without"]
 
 
 def _layer_row(layer: dict) -> dict[str, str]:

@@ -35,12 +35,13 @@ class TemporalPositionalEncoding(nn.Module):
 
     def __init__(self, dim: int = 128):
         super().__init__()
-        frequencies = 10000.0 ** (-2.0 * torch.arange(dim // 2, dtype=torch.float64) / dim)
-        self.register_buffer("frequencies", frequencies.float(), persistent=False)
+        self.dim = dim
 
     def forward(self, hours: torch.Tensor) -> torch.Tensor:
         """Encode `hours` since Monday 00:00, of any shape, as `(..., dim)`."""
-        angles = torch.remainder(hours, HOURS_PER_WEEK).float()[..., None] * self.frequencies
+        # Not a buffer: in a half-precision network it would be rounded, and late hours of the week far off.
+        exponents = -2.0 * torch.arange(self.dim // 2, device=hours.device, dtype=torch.float32) / self.dim
+        angles = torch.remainder(hours, HOURS_PER_WEEK).float()[..., None] * 10000.0**exponents
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 

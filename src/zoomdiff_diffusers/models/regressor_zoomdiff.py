@@ -7,7 +7,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
-from .embeddings import TemporalPositionalEncoding, patchify, unpatchify
+from .embeddings import HOURS_PER_WEEK, TemporalPositionalEncoding, patchify, unpatchify
 
 
 # Of the bounded features, in standard deviations: one resolves the usual values, the other the large ones.
@@ -27,7 +27,9 @@ class ZoomDiffRegressor(ModelMixin, ConfigMixin):
         context_layers (`list[dict]`, defaults to `[]`):
             Layers of the urban environment context: `name`, `channels`, `temporal` each.
         channels (`int`, defaults to 1): Traffic channels.
-        token_length (`int`, defaults to 12): Time steps of a cell that are forecast together.
+        token_length (`int`, defaults to 12):
+            Time steps of a cell that are forecast together. They begin at multiples of this length since Monday 00:00,
+            wherever a window does, so that it must divide a week.
         latent_dim (`int`, defaults to 48): Size of the embedding of a cell's context.
         hidden_dim (`int`, defaults to 64): Width of the perceptrons.
         bounded_context (`bool`, defaults to `True`):
@@ -35,6 +37,7 @@ class ZoomDiffRegressor(ModelMixin, ConfigMixin):
             was seen in training then counts as the most extreme one seen, as for regression trees: that generalises
             better from few places. `False` takes x as it is and normalises the tokens; so do models that were saved
             before there was a choice.
+        time_step (`float`, defaults to 1.0): Time step in hours.
     """
 
     @register_to_config
@@ -46,8 +49,12 @@ class ZoomDiffRegressor(ModelMixin, ConfigMixin):
         latent_dim: int = 48,
         hidden_dim: int = 64,
         bounded_context: bool = True,
+        time_step: float = 1.0,
     ):
         super().__init__()
+        steps = round(HOURS_PER_WEEK / time_step)
+        if steps % token_length:
+            raise ValueError(f"`token_length` must divide a week of {steps} time steps, but is {token_length}.")
         static, temporal = (
             sum(layer["channels"] for layer in context_layers if layer["temporal"] == varies)
             for varies in (False, True)
@@ -87,18 +94,22 @@ class ZoomDiffRegressor(ModelMixin, ConfigMixin):
         Returns:
             `torch.Tensor` of shape `(B, C, T, H, W)`: forecast in the model's space.
         """
-        length = self.config.token_length
-        count = -(-num_steps // length)  # the last token may reach beyond the end
+        length, time_step = self.config.token_length, self.config.time_step
         start = torch.as_tensor(hour_of_week, device=context.static.device).reshape(-1, 1)
-        positions = self.tpe(start + length * torch.arange(count, device=start.device))
+        start = start.expand(len(context.static), 1)
+        before = torch.round(start / time_step).long() % length  # steps of the first token before the window
+        offsets = before[:, 0].tolist()
+        count = -(-(max(offsets) + num_steps) // length)  # the last token may reach beyond the end
+        positions = self.tpe(start + time_step * (length * torch.arange(count, device=start.device) - before))
         tokens = self._embed_cells(context)[:, None]
         tokens = tokens + self.proj_tpe(positions.to(tokens.dtype))[:, :, None, None]
         if context.temporal is not None and self.temporal_mapper is not None:
-            shown = self._shown(context.present, temporal=True)[:, :, None, None, None]
-            padded = F.pad(context.temporal * shown, (0, 0, 0, 0, 0, count * length - num_steps))
+            shown = context.temporal * self._shown(context.present, temporal=True)[:, :, None, None, None]
+            padding = [(0, 0, 0, 0, offset, count * length - num_steps - offset) for offset in offsets]
+            padded = torch.stack([F.pad(item, around) for item, around in zip(shown, padding)])
             tokens = tokens + self.temporal_mapper(patchify(padded, length, 1))
         output = unpatchify(self.proj_out(self.layers(tokens)), self.config.channels, length, 1)
-        return output[:, :, :num_steps]
+        return torch.stack([item[:, offset : offset + num_steps] for item, offset in zip(output, offsets)])
 
     def _embed_cells(self, context) -> torch.Tensor:
         """(B, H, W, latent_dim) from the layers that do not vary."""

@@ -122,6 +122,7 @@ class ZoomDiffUNet(ModelMixin, ConfigMixin):
         fusion_dim (`int`, defaults to 32): D of the prior fusion (Fig. 12); 0 leaves it out.
         use_tpe (`bool`, defaults to `True`): Temporal positional encoding (Eq. 6).
         use_spe (`bool`, defaults to `True`): Learned spatial positional encoding.
+        time_step (`float`, defaults to 1.0): Finest time step in hours.
     """
 
     _supports_gradient_checkpointing = True
@@ -143,6 +144,7 @@ class ZoomDiffUNet(ModelMixin, ConfigMixin):
         fusion_dim: int = 32,
         use_tpe: bool = True,
         use_spe: bool = True,
+        time_step: float = 1.0,
     ):
         super().__init__()
         if len(spatial_factors) != len(temporal_factors):
@@ -297,7 +299,7 @@ class ZoomDiffUNet(ModelMixin, ConfigMixin):
     def _add_positions(self, tokens: torch.Tensor, level: int, hour_of_week: torch.Tensor | int) -> torch.Tensor:
         _, steps, height, width, _ = tokens.shape
         if self.config.use_tpe:
-            hours = self.config.temporal_factors[level] * self.patch_sizes[level][0]
+            hours = self.config.time_step * self.config.temporal_factors[level] * self.patch_sizes[level][0]
             hours = hours * torch.arange(steps, device=tokens.device)
             start = torch.as_tensor(hour_of_week, device=tokens.device).reshape(-1, 1)
             tokens = tokens + self.proj_tpe(self.tpe(start + hours).to(tokens.dtype))[:, :, None, None]

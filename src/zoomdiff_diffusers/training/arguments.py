@@ -298,6 +298,11 @@ class Arguments:
             raise ValueError("`spatial_scales` and `temporal_scales` go together; only one of them is given.")
         if hierarchy.levels is not None and hierarchy.spatial_scales is not None:
             raise ValueError("Give either `levels` or `spatial_scales` and `temporal_scales`, not both.")
+        if hierarchy.spatial_scales is None and hierarchy.rgp != HierarchyArguments().rgp:
+            raise ValueError(
+                "`rgp` combines `spatial_scales` and `temporal_scales`: without them it must be left out, but is"
+                f" {hierarchy.rgp!r}."
+            )
         for name in ("prior_noise", "context_noise", "random_effects", "regression_steps"):
             if getattr(training, name) < 0:
                 raise ValueError(f"`{name}` must not be negative, got {getattr(training, name)}.")

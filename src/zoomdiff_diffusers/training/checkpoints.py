@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 
 PREFIX = "checkpoint-"
+STATE = "state.json"  # a folder without it is no complete checkpoint
 
 
 def save_checkpoint(
@@ -21,7 +22,8 @@ def save_checkpoint(
     total_limit: int,
 ) -> Path:
     """
-    Writes `checkpoint-<step>` under a temporary name, renames it, and deletes the oldest ones above the limit.
+    Writes `checkpoint-<step>` under a temporary name and renames it. Only then it deletes those of later steps, which
+    belong to a branch that the run has left, and the oldest ones above the limit.
 
     Args:
         output_dir (`str` or `Path`): Folder of the run.
@@ -31,17 +33,23 @@ def save_checkpoint(
         total_limit (`int`): Complete checkpoints to keep, at least 1.
     """
     final = Path(output_dir) / f"{PREFIX}{step}"
-    partial = final.with_name(f".{final.name}.partial")
-    for leftover in (partial, final):
+    partial, replaced = (final.with_name(f".{final.name}.{word}") for word in ("partial", "replaced"))
+    for leftover in (partial, replaced):
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
     for name, values in tensors.items():
         save_file(
             {key: value.detach().cpu().contiguous() for key, value in values.items()}, partial / f"{name}.safetensors"
         )
-    (partial / "state.json").write_text(json.dumps({"step": step, **state}, indent=2), encoding="utf-8")
+    (partial / STATE).write_text(json.dumps({"step": step, **state}, indent=2), encoding="utf-8")
+    if final.exists():  # a folder with files cannot be overwritten by another one
+        final.rename(replaced)
     partial.rename(final)
-    for outdated in list_checkpoints(output_dir)[:-total_limit]:
+    shutil.rmtree(replaced, ignore_errors=True)
+    complete = list_checkpoints(output_dir)
+    last = complete.index(final)
+    for outdated in complete[last + 1 :] + complete[: last + 1][:-total_limit]:
+        (outdated / STATE).unlink()  # first of all: what is left of a killed run counts as incomplete
         shutil.rmtree(outdated)
     return final
 
@@ -51,7 +59,7 @@ def list_checkpoints(output_dir: str | Path) -> list[Path]:
     found = []
     for folder in Path(output_dir).glob(f"{PREFIX}*"):
         step = folder.name.removeprefix(PREFIX)
-        if step.isdigit() and (folder / "state.json").is_file():
+        if step.isdigit() and (folder / STATE).is_file():
             found.append((int(step), folder))
     return [folder for _, folder in sorted(found)]
 
@@ -68,14 +76,14 @@ def find_checkpoint(output_dir: str | Path, name: str) -> Path:
         if not complete:
             raise ValueError(f"`resume_from_checkpoint`: '{output_dir}' holds no complete checkpoint.")
         return complete[-1]
-    if not (Path(name) / "state.json").is_file():
-        raise ValueError(f"`resume_from_checkpoint`: '{name}' is not a complete checkpoint (no state.json).")
+    if not (Path(name) / STATE).is_file():
+        raise ValueError(f"`resume_from_checkpoint`: '{name}' is not a complete checkpoint (no {STATE}).")
     return Path(name)
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
     """The JSON part of a checkpoint."""
-    return json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    return json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
 
 
 def read_tensors(checkpoint: Path, name: str) -> dict[str, torch.Tensor]:

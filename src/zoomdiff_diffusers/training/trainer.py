@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from ..data.datasets import TrafficArea, TrafficWindows, load_areas, smoothed_layers, stack_windows
 from ..hierarchy import Hierarchy, resolve_stages
 from ..models import ZoomDiffRegressor, ZoomDiffUNet
+from ..models.embeddings import HOURS_PER_WEEK
 from ..processors import ContextProcessor, TrafficProcessor
 from ..schedulers import DRDMScheduler
 from .arguments import Arguments, HierarchyArguments, SchedulerArguments
@@ -114,6 +115,12 @@ class Trainer:
         source = _load_pipeline(arguments)
         self.hierarchy = source.hierarchy if source else build_hierarchy(arguments)
         size = (data.crop_hours, data.crop_height, data.crop_width)
+        finest = (self.hierarchy.raster_factors[-1], self.hierarchy.temporal_factors[-1])
+        if finest != (1, 1):
+            raise ValueError(
+                "`hierarchy`: the last level is that of the data and must have the spatial and the temporal factor 1, "
+                f"but has {finest}."
+            )
         self.hierarchy.shapes(*size)  # refuses windows that do not fit
         layers = _schema(arguments, self.hierarchy)
         names = [layer["name"] for layer in layers]
@@ -186,6 +193,7 @@ class Trainer:
             channels=len(self.traffic_processor.channels),
             spatial_factors=[self.hierarchy.raster_factors[level] for level in states],
             temporal_factors=[self.hierarchy.temporal_factors[level] for level in states],
+            time_step=self.hierarchy.config.time_step,
             **{
                 "coarsest_unit": [self.hierarchy.temporal_factors[0], self.hierarchy.spatial_factors[0]],
                 **self.arguments.model.unet,
@@ -198,7 +206,8 @@ class Trainer:
         return ZoomDiffRegressor(
             context_layers=self.context_processor.layer_specs,
             channels=len(self.traffic_processor.channels),
-            **self.arguments.model.regressor,
+            time_step=self.hierarchy.config.time_step,
+            **{"token_length": _token_length(self.hierarchy.config.time_step), **self.arguments.model.regressor},
         )
 
     def _prepare_optimisation(self) -> None:
@@ -224,8 +233,12 @@ class Trainer:
             self.loss.regressor.load_state_dict(read_tensors(self.checkpoint, "regressor"))
             std = state["statistics"]["data_std"]  # it was measured with the regressor
             self.loss.scheduler = DRDMScheduler.from_config(self.loss.scheduler.config, data_std=std)
-        if state["statistics"] != self._statistics():
-            raise ValueError(f"'{self.checkpoint}' was made from other data: their statistics differ.")
+        saved, current = state["statistics"], self._statistics()
+        if differing := [name for name, values in current.items() if saved.get(name) != values]:
+            raise ValueError(
+                f"`resume_from_checkpoint`: '{self.checkpoint}' was made from other data than those of `dataset`, or"
+                f" does not tell: its statistics {differing} must be equal to theirs, but differ or are missing."
+            )
         self.unet.load_state_dict(read_tensors(self.checkpoint, "unet"))
         averaged = read_tensors(self.checkpoint, "ema")
         for shadow, (name, _) in zip(self.ema.shadow_params, self.unet.named_parameters()):
@@ -241,6 +254,7 @@ class Trainer:
         traffic = self.traffic_processor.config
         return {
             "data_std": list(self.loss.scheduler.data_std),
+            "context": self.context_processor.config.statistics,
             **{name: list(traffic[name]) for name in ("offset", "mean", "std", "maximum")},
         }
 
@@ -534,6 +548,12 @@ def fit_traffic_processor(areas: list[TrafficArea], arguments: Arguments) -> Tra
     return processor.fit([area.traffic for area in areas], masks, data.traffic_offset)
 
 
+def _token_length(time_step: float) -> int:
+    """The regressor's tokens: half a day in hours, or as near below as divides a week in other time steps."""
+    week = round(HOURS_PER_WEEK / time_step)
+    return max(length for length in range(1, 13) if week % length == 0)
+
+
 def _schema(arguments: Arguments, hierarchy: Hierarchy) -> list[dict]:
     """The declared context layers, or those of the simulator; with those of zones that the hierarchy needs."""
     data = arguments.data
@@ -542,6 +562,11 @@ def _schema(arguments: Arguments, hierarchy: Hierarchy) -> list[dict]:
 
         if data.layers is not None or data.smooth_layers:
             raise ValueError("`layers` and `smooth_layers` are for files: the simulated city has its own layers.")
+        if data.train_region is not None or data.validation_region is not None:
+            raise ValueError(
+                "`train_region` and `validation_region` are for files: simulated cities are held out as a whole,"
+                " `validation_cities` of them."
+            )
         if unknown := set(hierarchy.zone_layers) - {SITES, SECTORS}:
             raise ValueError(f"The zones of the simulated city are {SITES!r} and {SECTORS!r}, not {sorted(unknown)}.")
         zones = [SITES, SECTORS] if hierarchy.zone_layers else []

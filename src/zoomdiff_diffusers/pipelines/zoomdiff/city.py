@@ -5,7 +5,8 @@ window, with the state of the diffusion on disk.
 
 The network is convolutional. A window that is larger than its core by the reach of the network gives the core the same
 values as one window over everything: there are no seams to hide, and memory does not grow with the city. Where units
-of a level are coverage areas, a window also has all cells of the areas that its core cuts.
+of a level are coverage areas, a window also has all cells of the areas that its core cuts, and of those that cut these
+in turn.
 """
 
 import hashlib
@@ -14,9 +15,10 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from itertools import product
-from math import prod
+from math import ceil, prod
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +38,7 @@ VALUES_PER_WINDOW = 2**22
 LONGEST_WINDOW, SMALLEST_SIDE = 28, 4
 PROGRESS = "progress.json"
 STATES, PARITIES = "states", ("even", "odd")
+MEASURED = "measured areas"  # beside the names of layers of zones
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ class Window:
 
     Args:
         core (`tuple[slice, slice, slice]`): What the window is responsible for.
-        whole (`tuple[slice, slice, slice]`): The core and the rest of the zones that it cuts; the core without zones.
+        whole (`tuple[slice, slice, slice]`):
+            The core and the zones that its values are shared out over or summed over; the core without zones.
         outer (`tuple[slice, slice, slice]`): That and what the network sees around it, inside the area.
     """
 
@@ -74,7 +78,7 @@ def make_windows(
         area (`tuple[int, int, int]`): Coarsest units of the area along time, y and x.
         size (`tuple[int, int, int]`): Those of a core, at most.
         margin (`tuple[int, int, int]`): Those around it.
-        extent (`int`, defaults to 0): Those over which a zone reaches beyond the one it begins in, along y and x.
+        extent (`int`, defaults to 0): Those around a core that zones need, along y and x; see [`extent_of_chains`].
     """
     starts = [range(0, whole, step) for whole, step in zip(area, size)]
     windows = []
@@ -111,6 +115,56 @@ def extent_of_zones(labels: np.ndarray, side: int) -> int:
     """
     boxes = [box for box in find_objects(labels + 1) if box is not None]
     return max(((axis.stop - 1) // side - axis.start // side for box in boxes for axis in box), default=0)
+
+
+def lies_in(fine: np.ndarray, coarse: np.ndarray) -> bool:
+    """Whether every unit of a raster (H, W) lies within one unit of another; -1 is not a unit."""
+    inside = fine >= 0
+    fine, coarse = fine[inside], coarse[inside]
+    coarse_of_unit = np.full(fine.max(initial=-1) + 1, -1)
+    coarse_of_unit[fine] = coarse
+    return bool((coarse >= 0).all() and (coarse_of_unit[fine] == coarse).all())
+
+
+def extent_of_chains(chains: list[list], rasters: dict, side: int) -> int:
+    """
+    How many squares of `side` cells around some squares hold all cells to which any of the chains leads from there.
+
+    A chain leads from cells to all cells of the units of its first raster that they lie in, from these to all cells of
+    the units of the second that they lie in, and so on. Cells in no unit lead to themselves.
+
+    Args:
+        chains (`list[list]`): Names of rasters, or factors: squares of so many cells, that divide `side`.
+        rasters (`dict[str, np.ndarray]`): (H, W) numbers of the units; -1 is not a unit.
+        side (`int`): See above.
+    """
+    height, width = next(iter(rasters.values())).shape
+
+    @cache
+    def nested(fine, coarse) -> bool:
+        return lies_in(raster(fine), raster(coarse))
+
+    @cache
+    def extent(unit) -> int:
+        return 0 if isinstance(unit, int) else extent_of_zones(rasters[unit], side)
+
+    def raster(unit) -> np.ndarray:
+        if not isinstance(unit, int):
+            return rasters[unit]
+        return np.arange(height)[:, None] // unit * (width // unit) + np.arange(width) // unit
+
+    largest = 0
+    for chain in chains:
+        kept = []
+        for unit in chain:
+            # Whole units of the coarser of two nested rasters are whole units of the finer one, too: a single step.
+            while kept and nested(kept[-1], unit):
+                kept.pop()
+            if not kept or not nested(unit, kept[-1]):
+                kept.append(unit)
+        # Each step begins in whole squares, and leads at most as far beyond them as the widest unit reaches.
+        largest = max(largest, sum(map(extent, kept)))
+    return largest
 
 
 def noise_of_place(
@@ -209,23 +263,52 @@ class CityGenerator:
                 f"has solver={config.solver!r}, intensity={config.intensity!r}, adding={config.adding!r}, "
                 f"denoising={config.denoising!r}."
             )
+        finest = (self.hierarchy.raster_factors[-1], self.hierarchy.temporal_factors[-1])
+        if finest != (1, 1):
+            raise ValueError(
+                "`generate_city` needs a hierarchy whose last level has the spatial and the temporal factor 1, but has "
+                f"{finest}."
+            )
         if not isinstance(self.seed, int) or self.seed < 0:
             raise ValueError(f"`seed` must be an integer that is not negative, but is {self.seed!r}.")
         if self.window is not None and (len(self.window) != 3 or not all(size >= 1 for size in self.window)):
             raise ValueError(f"`window` must be three positive integers: time, y and x, but is {self.window!r}.")
 
     def _extent(self, size: tuple[int, int]) -> int:
-        rasters = []
+        """How many coarsest units around a core have the cells that its values depend on, along y and x."""
+        rasters = {}
         if self.hierarchy.zone_layers:
             zones = self._zones(tuple(slice(0, count) for count in self.area))
-            rasters = [labels[0].cpu().numpy() for labels in zones.values()]
+            rasters = {name: labels[0].cpu().numpy() for name, labels in zones.items()}
         if self.measured is not None:
             if self.measured.labels.shape != size:
                 raise ValueError(
                     f"`zones` must have the shape {size} of the context, not {self.measured.labels.shape}."
                 )
-            rasters.append(self.measured.labels)
-        return max((extent_of_zones(labels, self.unit[1]) for labels in rasters), default=0)
+            labels = self.measured.labels
+            if rasters:
+                # Zones where nothing is measured count as areas: zones that lie in areas elsewhere are then nested.
+                finest = rasters[self.hierarchy.zone_layers[-1]]
+                labels = np.where(labels < 0, labels.max() + 1 + finest, labels)
+            rasters[MEASURED] = labels
+        return extent_of_chains(self._chains(), rasters, self.unit[1]) if rasters else 0
+
+    def _chains(self) -> list[list]:
+        """What the values of a core depend on, for each stage and from the last step back, for `extent_of_chains`."""
+        units = [level.zones or level.spatial_factor for level in self.hierarchy.levels]
+        measured = [] if self.measured is None else [MEASURED]
+        chains = []
+        for stage, unit in enumerate(units):
+            # The network says one value per unit of the level. They are scaled to the sum of each part that the units
+            # of all levels before have in common, and then to that of each measured area; the level is the mean of
+            # the result over its units. A part lies in one unit of each level before, so it is no wider than these.
+            before = next((name for name in reversed(units[:stage]) if isinstance(name, str)), None)
+            parts = [before or units[stage - 1]] if stage > 0 else []
+            # Where areas were measured, the levels before are means of the last one.
+            targets = units if measured and stage == len(units) - 1 else [unit]
+            chains += [[target, unit, *measured, *parts, unit] for target in targets]
+        # Units of a single cell lead nowhere.
+        return [[name for name in chain if name != 1] for chain in chains]
 
     def _num_steps(self, num_hours) -> int:
         time_step = self.hierarchy.config.time_step
@@ -428,17 +511,15 @@ class CityGenerator:
     def _begin(self, root, sample: int, stage: int, window: Window):
         """Write z and the noise from which a stage starts, for the core of a window."""
         name, unit = self.hierarchy.names[stage], self._state_unit(stage)
-        tensors, hour_of_week = self._tensors(window.whole)
-        steps = (window.whole[0].stop - window.whole[0].start) * self.unit[0]
-        forecast = self.pipe.forecast_levels(tensors, steps, hour_of_week)
+        forecast, zones = self._forecast(window.whole), self._zones(window.whole)
         guesses = (None, None) if forecast is None else (forecast[stage], forecast[-1])
         coarse = self._coarse(root, sample, stage, window)
         prior = self.pipe.traffic_processor.encode_prior(
-            self.hierarchy, stage, stage, coarse, guesses[0], tensors.zones, guesses[1]
+            self.hierarchy, stage, stage, coarse, guesses[0], zones, guesses[1]
         )
         channels = len(self.pipe.traffic_processor.channels)
         noise = torch.from_numpy(noise_of_place(self.seed, sample, stage, window.whole, channels, unit))[None]
-        noise = self.hierarchy.noise_over_units(noise, stage, tensors.zones)
+        noise = self.hierarchy.noise_over_units(noise, stage, zones)
         place, inner = (
             (0, slice(None), *scaled(part, unit)) for part in (window.core, within(window.core, window.whole))
         )
@@ -501,10 +582,22 @@ class CityGenerator:
         """The forecast of the finest level in a window without its margin, where zones need it."""
         if not self.hierarchy.zone_layers:
             return None
-        tensors, hour_of_week = self._tensors(window.whole)
-        steps = (window.whole[0].stop - window.whole[0].start) * self.unit[0]
-        forecast = self.pipe.forecast_levels(tensors, steps, hour_of_week)
+        forecast = self._forecast(window.whole)
         return None if forecast is None else forecast[-1]
+
+    def _forecast(self, part: tuple[slice, slice, slice]) -> list[torch.Tensor] | None:
+        """The forecast of all levels in a part, as if there were no parts; none without a regressor."""
+        if self.pipe.regressor is None:
+            return None
+        # A token across an end of the part needs the context on both sides of it.
+        wide = _widened(part, (ceil(self.pipe.regressor.config.token_length / self.unit[0]), 0, 0), self.area)
+        tensors, hour_of_week = self._tensors(wide)
+        steps = (wide[0].stop - wide[0].start) * self.unit[0]
+        time, *_ = within(part, wide)
+        levels = self.pipe.forecast_levels(tensors, steps, hour_of_week)
+        return [
+            values[:, :, scaled((time, *part[1:]), self._state_unit(level))[0]] for level, values in enumerate(levels)
+        ]
 
     def _coarse(self, root, sample: int, stage: int, window: Window) -> torch.Tensor | None:
         """The field of the finished level before a stage, in a window without its margin, as physical means."""
@@ -545,7 +638,7 @@ class CityGenerator:
         tensors = self.pipe.context_processor([self._context_of(part)], hours, cells).to(self.pipe._execution_device)
         start = self.start_time.weekday() * 24 + self.start_time.hour
         hour = start + part[0].start * self.unit[0] * self.hierarchy.config.time_step
-        return tensors, round(hour) % HOURS_PER_WEEK
+        return tensors, hour % HOURS_PER_WEEK
 
 
 def _without_traffic(level: xarray.Dataset) -> xarray.Dataset:

@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -127,7 +128,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
         states = [tuple(self.scheduler.state_factors(stage)) for stage in range(len(stages))]
         arrays = dict(enumerate(zip(self.hierarchy.raster_factors, self.hierarchy.temporal_factors)))
         rasters = [arrays.get(self.scheduler.state_level(stage)) for stage in range(len(stages))]
-        config = self.unet.config
+        config, time_step = self.unet.config, self.hierarchy.config.time_step
         network = list(zip(config.spatial_factors, config.temporal_factors))
         layers = [dict(layer) for layer in config.context_layers]
         if self.regressor is not None and not layers:  # a denoiser that knows the context by its forecast only
@@ -137,6 +138,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
             ("unet", "scheduler", "(spatial, temporal) factors of the states", network, rasters),
             ("unet", "context_processor", "context layers", layers, self.context_processor.layer_specs),
             ("unet", "traffic_processor", "traffic channels", config.channels, len(self.traffic_processor.channels)),
+            ("unet", "hierarchy", "time steps in hours", config.time_step, time_step),
         ]
         if self.regressor is not None:
             regression = self.regressor.config
@@ -145,6 +147,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
                 ("scheduler", "hierarchy", "(spatial, temporal) factors of the states", states, levels),
                 ("regressor", "context_processor", "context layers", layers, self.context_processor.layer_specs),
                 ("regressor", "unet", "traffic channels", regression.channels, config.channels),
+                ("regressor", "hierarchy", "time steps in hours", regression.time_step, time_step),
             ]
         has_regressor = self.regressor is not None
         comparisons.append(
@@ -209,6 +212,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
                 destination = target / path.relative_to(temporary)
                 destination.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(path, destination)
+        _remove_other_weights(target, {path.relative_to(temporary) for path in files}, options.get("variant"))
         if self.training_summary is None:  # that of an earlier checkpoint would be about other weights
             (target / TRAINING_SUMMARY).unlink(missing_ok=True)
         if push_to_hub:
@@ -295,9 +299,18 @@ class ZoomDiffPipeline(DiffusionPipeline):
     def interrupt(self) -> bool:
         return self._interrupt
 
-    def check_inputs(self, num_samples, output_type, units, batch_size, guidance_scale, callback_inputs):
+    def check_inputs(
+        self,
+        num_samples,
+        output_type,
+        units,
+        batch_size,
+        guidance_scale,
+        callback_inputs,
+        name_of_samples="num_samples_per_context",
+    ):
         """Refuse arguments that no run could honour."""
-        for name, value in (("num_samples_per_context", num_samples), ("batch_size", batch_size)):
+        for name, value in ((name_of_samples, num_samples), ("batch_size", batch_size)):
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"`{name}` must be a positive integer, but is {value!r}.")
         for name, value, allowed in (("output_type", output_type, OUTPUT_TYPES), ("units", units, UNITS)):
@@ -305,6 +318,11 @@ class ZoomDiffPipeline(DiffusionPipeline):
                 raise ValueError(f"`{name}` must be one of {allowed}, but is {value!r}.")
         if guidance_scale is not None and not np.isfinite(guidance_scale):
             raise ValueError(f"`guidance_scale` must be a finite number, but is {guidance_scale!r}.")
+        if guidance_scale not in (None, 1) and not self.unet.config.context_layers:
+            raise ValueError(
+                "`guidance_scale` must be None or 1, since the denoiser of this model does not see the context, but is"
+                f" {guidance_scale!r}."
+            )
         unknown = [name for name in callback_inputs if name not in self._callback_tensor_inputs]
         if unknown:
             raise ValueError(
@@ -344,7 +362,9 @@ class ZoomDiffPipeline(DiffusionPipeline):
             num_samples_per_context (`int`, defaults to 1): Size of the ensemble.
             generator (`torch.Generator` or `list[torch.Generator]`, *optional*):
                 Makes the result reproducible: one, from which each sample's seed is drawn, or one per sample.
-            guidance_scale (`float`, *optional*): Weight of the context in classifier-free guidance; 1 leaves it out.
+            guidance_scale (`float`, *optional*):
+                Weight of the context in classifier-free guidance; 1 leaves it out. A model whose denoiser does not see
+                the context (`unet.config.context_layers` is empty) has none.
             output_type (`str`, defaults to `"np"`): `"np"`, `"pt"`, `"xarray"` or `"latent"`.
             units (`str`, defaults to `"mean"`): `"mean"` per finest cell and time step or `"sum"` per unit.
             batch_size (`int`, *optional*):
@@ -487,7 +507,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
         Raises:
             ValueError: If the arguments do not fit together, or an unfinished run had others.
         """
-        self.check_inputs(num_samples, "xarray", units, None, None, [])
+        self.check_inputs(num_samples, "xarray", units, None, None, [], name_of_samples="num_samples")
         self.check_components()
         settings = (start, num_hours, num_samples, seed, num_inference_steps, units, window)
         return self._run_city(CityGenerator(self, context, output, *settings))
@@ -539,7 +559,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
             raise ValueError(f"`traffic` must have the shape ({channels}, T, Z), but has {np.shape(traffic)}.")
         measured = MeasuredZones(traffic, zones, int(factor), self.hierarchy)
         num_hours = measured.num_steps * time_step
-        self.check_inputs(num_samples, "xarray", units, None, None, [])
+        self.check_inputs(num_samples, "xarray", units, None, None, [], name_of_samples="num_samples")
         self.check_components()
         settings = (start, num_hours, num_samples, seed, num_inference_steps, units, window)
         return self._run_city(CityGenerator(self, context, output, *settings, measured))
@@ -792,6 +812,26 @@ class ZoomDiffPipeline(DiffusionPipeline):
     def _sums(self, name: str, values: torch.Tensor, zones) -> torch.Tensor:
         """Totals of a level's units, from their means."""
         return (values * self.hierarchy.volume(name, zones)).to(values.dtype)
+
+
+def _remove_other_weights(target: Path, written: set[Path], variant: str | None):
+    """
+    Remove weights of an earlier save from a folder: an index of shards would win over the new weights.
+
+    Args:
+        target (`Path`): The saved pipeline.
+        written (`set[Path]`): Its new files, relative to it.
+        variant (`str`, *optional*): That of the new weights. The weights of others stay.
+    """
+    suffix = f".{variant}" if variant else ""
+    index = f"diffusion_pytorch_model.safetensors.index{suffix}.json"
+    weights = re.compile(re.escape(f"diffusion_pytorch_model{suffix}") + r"(-\d+-of-\d+)?\.safetensors")
+    for folder in {path.parent for path in written}:
+        old = [path for path in (target / folder).iterdir() if folder / path.name not in written]
+        # The index goes first: without one of its shards, the folder could not be loaded.
+        for path in sorted(old, key=lambda path: path.name != index):
+            if path.name == index or weights.fullmatch(path.name):
+                path.unlink()
 
 
 def _training_summary(unet) -> dict | None:
