@@ -266,8 +266,8 @@ class CityGenerator:
         finest = (self.hierarchy.raster_factors[-1], self.hierarchy.temporal_factors[-1])
         if finest != (1, 1):
             raise ValueError(
-                "`generate_city` needs a hierarchy whose last level has the spatial and the temporal factor 1, but has "
-                f"{finest}."
+                "`generate_city` needs a hierarchy whose last level has the spatial and the temporal factor 1, but has"
+                f" {finest}."
             )
         if not isinstance(self.seed, int) or self.seed < 0:
             raise ValueError(f"`seed` must be an integer that is not negative, but is {self.seed!r}.")
