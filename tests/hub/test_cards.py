@@ -109,7 +109,7 @@ def test_channels_levels_and_a_model_without_context():
     ]
     factors = {"spatial_factors": [3, 1], "temporal_factors": [6, 1]}
     pipe = ZoomDiffPipeline(
-        unet=tiny_unet([], channels=2, coarsest_unit=[6, 3], **factors),
+        unet=tiny_unet([], channels=2, coarsest_unit=[6, 3], time_step=0.5, **factors),
         scheduler=DRDMScheduler(**factors),
         hierarchy=Hierarchy(levels, cell_size=250.0, time_step=0.5),
         traffic_processor=TrafficProcessor(["down", "up"], ["MB", ""], maximum=[12345.678, 2.0]),

@@ -72,7 +72,7 @@ def tiny_pipeline(
     hours = {"time_step": hierarchy.config.time_step}
     context_processor = ContextProcessor(LAYERS).fit([random_context(seed) for seed in range(2)])
     pipe = ZoomDiffPipeline(
-        unet=tiny_unet(context_processor.layer_specs, gain, channels=channels, **factors, **hours, **unet_config),
+        unet=tiny_unet(context_processor.layer_specs, gain, channels=channels, **(factors | hours | unet_config)),
         scheduler=scheduler or DRDMScheduler(coarsest_prior=regression, **factors),
         hierarchy=hierarchy,
         traffic_processor=TrafficProcessor(names, ["MB", "1"][:channels]).fit(random_traffic(channels=channels)),
