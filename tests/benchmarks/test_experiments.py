@@ -186,6 +186,29 @@ def test_another_city_is_seen_with_the_statistics_of_home(cities):
     assert few["traffic"].shape == (transfer.FEW_WINDOWS, 1, 168, 4, 4)
 
 
+def test_fine_tuning_leaves_the_model_of_home_as_it_is(cities):
+    home, away = cities
+    model = transfer._CSDI(num_samples=1, seed=0)
+    model.fit(home, TINY)
+    before = [parameter.clone() for parameter in model.model.network.parameters()]
+    tuned = model.fine_tuned(away, TINY)
+    after = list(model.model.network.parameters())
+    assert all(map(torch.equal, before, after))
+    assert not all(map(torch.equal, before, tuned.model.network.parameters()))
+
+
+def test_transfer_shows_how_far_apart_the_sets_of_cities_are():
+    def document(training, values):
+        sets = [{name: {"crps": value} for name in ("macro", "pico")} for value in values]
+        scores = {transfer.AWAY: {training: sets[0]}}
+        return {"cell": {"system": "CSDI"}, "results": {"scores": scores, "each": {training: sets}}}
+
+    text = transfer.tables([document("zero-shot", [0.5, 0.3, 0.4]), document("trained there", [0.2, 0.2, 0.1])])
+    lines = [[part.strip() for part in line.strip("|").split("|")] for line in text.splitlines()]
+    assert ["CSDI, zero-shot", "0.3 to 0.5", "0.3 to 0.5"] in lines
+    assert ["CSDI, trained there", "0.1 to 0.2", "0.1 to 0.2"] in lines
+
+
 def test_the_character_of_traffic_that_follows_the_population():
     population = np.random.default_rng(0).random((6, 5)) + 0.5
     profile = 1 + np.sin(2 * np.pi * np.arange(48) / 24)
