@@ -54,20 +54,23 @@ def page(documents: dict[str, list[dict]]) -> str:
 
 
 def opening(claim: str, bars: list[dict]) -> str:
-    """The first paragraph: what does not hold. A bar reads "where: what"; those of one kind are counted together."""
+    """
+    What does not hold, first: the paper's claim, and how many bars were met, those of one kind counted together.
+
+    Args:
+        claim (`str`): How the paper's claim fares.
+        bars (`list[dict]`): Lines with "bar", which reads "where: what", and "met", which is `None` where it is open.
+    """
+    if not bars:
+        return claim
+    verdicts = [line["met"] for line in bars]
+    met, missed, undecided = (verdicts.count(verdict) for verdict in (True, False, None))
+    text = f"{claim} Of {len(bars)} bars, {met} are met, {missed} missed, and {undecided} open for want of windows:"
     kinds: dict[str, list[bool | None]] = {}
     for line in bars:
         kinds.setdefault(line["bar"].rpartition(": ")[2], []).append(line["met"])
-    missed = [
-        f"{what} (in {verdicts.count(False)} of {len(verdicts)} places)"
-        for what, verdicts in kinds.items()
-        if False in verdicts
-    ]
-    text = claim
-    if bars:
-        text += f" Bars met: {sum(line['met'] is True for line in bars)} of {len(bars)}"
-        text += f"; missed: {'; '.join(missed)}." if missed else "."
-    return text.strip()
+    rows = [[what, *(str(found.count(verdict)) for verdict in (True, False, None))] for what, found in kinds.items()]
+    return f"{text.strip()}\n\n" + markdown_table(["bar", "met", "missed", "open"], rows)
 
 
 def bar_table(bars: list[dict]) -> str:

@@ -165,7 +165,7 @@ def test_a_table_has_one_line_per_row():
     assert markdown_table(["a", "b"], [["x", "1"]]) == "| a | b |\n| --- | ---: |\n| x | 1 |\n"
 
 
-def test_the_first_paragraph_names_what_is_missed():
+def test_the_page_opens_with_what_is_missed():
     lines = [
         {"bar": "city, fine: CRPS lowest", "met": False, "found": ""},
         {"bar": "city, coarse: CRPS lowest", "met": False, "found": ""},
@@ -173,9 +173,14 @@ def test_the_first_paragraph_names_what_is_missed():
         {"bar": "calibrated", "met": True, "found": ""},
         {"bar": "few steps", "met": None, "found": ""},
     ]
-    assert opening("The claim fails.", lines) == (
-        "The claim fails. Bars met: 1 of 5; missed: CRPS lowest (in 2 of 3 places)."
-    )
+    paragraph, table = opening("The claim fails.", lines).split("\n\n")
+    assert paragraph.startswith("The claim fails. Of 5 bars, 1 are met, 2 missed, and 2 open")
+    assert table.splitlines()[2:] == [
+        "| CRPS lowest | 0 | 2 | 1 |",
+        "| calibrated | 1 | 0 | 0 |",
+        "| few steps | 0 | 0 | 1 |",
+    ]
+    assert opening("The claim fails.", []) == "The claim fails."
 
 
 GENERATION = ("discriminative_score", "forecast_ratio", "neighbour_median_ratio", "neighbour_smallest_ratio")
@@ -215,8 +220,8 @@ def test_the_page_is_made_from_the_files_alone(tmp_path):
     write_page(tmp_path, tmp_path / "results.md")
     text = (tmp_path / "results.md").read_text(encoding="utf-8")
     assert text == page({"main": documents})
-    first = text.split("\n\n")[1]
-    assert first.startswith("The paper's claim is") and "few steps within 2 %" in first
+    first, kinds = text.split("\n\n")[1:3]
+    assert first.startswith("The paper's claim is") and "| few steps within 2 %" in kinds
     assert "Bonn, east held out (open context, traffic synthesised by a third party)" in text
     assert "2 cells, 0.0 hours of work in all, seeds 0." in text
     assert not list(tmp_path.glob("*.part"))
