@@ -1,11 +1,11 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
 """
-Three weeks made at once, on simulated cities that were held out: is the middle one as good as the others?
+Other lengths than a week, on simulated cities that were held out: three weeks made at once, and few days.
 
     python -m benchmarks.several_weeks --output benchmarks/results/several_weeks.json
 
-Per level, for each of the weeks and for a week made alone: CRPS over that of as many samples of the true law, and mean
-and standard deviation over the law's, as means over the cities with standard errors.
+Per level, for each of the weeks and for a week and few days made alone: CRPS over that of as many samples of the true
+law, and mean and standard deviation over the law's, as means over the cities with standard errors.
 """
 
 import numpy as np
@@ -19,6 +19,7 @@ from .report import make_parser, model_path, publish
 
 
 HOURS, WEEKS = 168, 3
+ALONE = {"a week alone": 168, "a day alone": 24, "two days alone": 48, "three days alone": 72, "four days alone": 96}
 FIRST_CITY = 2_000_000
 
 
@@ -47,21 +48,23 @@ def main():
     for seed in range(FIRST_CITY, FIRST_CITY + arguments.cities):
         city = SimulatedCity(arguments.side, arguments.side, seed)
         together = generate(pipe, city, WEEKS * HOURS, arguments.samples, arguments.seed)
-        alone = generate(pipe, city, HOURS, arguments.samples, arguments.seed)
+        alone = {
+            label: generate(pipe, city, hours, arguments.samples, arguments.seed) for label, hours in ALONE.items()
+        }
         truths, law = (
             dict(zip(pipe.hierarchy.names, pipe.hierarchy.pyramid(city.sample_traffic(count, WEEKS * HOURS, of))))
             for count, of in ((arguments.truths, 1), (arguments.samples, 2))
         )
         for name in pipe.hierarchy.names:
             length = truths[name].shape[2] // WEEKS
-            for week in range(WEEKS):
-                part = np.s_[:, :, week * length : (week + 1) * length]
-                compared = {f"week {week + 1} of {WEEKS}": together[name][part]}
-                if week == 0:
-                    compared["a week alone"] = alone[name]
-                for label, values in compared.items():
-                    found = score(values, truths[name][part], law[name][part])
-                    scores.setdefault(name, {}).setdefault(label, []).append(found)
+            compared = {
+                f"week {week + 1} of {WEEKS}": (week * length, together[name][:, :, week * length : (week + 1) * length])
+                for week in range(WEEKS)
+            } | {label: (0, levels[name]) for label, levels in alone.items()}
+            for label, (start, values) in compared.items():
+                part = np.s_[:, :, start : start + values.shape[2]]
+                found = score(values, truths[name][part], law[name][part])
+                scores.setdefault(name, {}).setdefault(label, []).append(found)
     means = {name: {label: mean(found) for label, found in weeks.items()} for name, weeks in scores.items()}
     publish(means, arguments)
 

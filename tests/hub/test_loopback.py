@@ -213,10 +213,10 @@ def test_a_model_trained_on_simulated_cities_says_so(hub, commands):
     metadata, text = card_of(hub.repository("org/city").files())
     assert "simulated" in metadata["tags"] and "license" not in metadata
     assert "Trained on simulated data" in text and "| simulated cities | 40 of 64 x 64 cells, 1 x 504 h each |" in text
-    assert "| batch | 8 windows of 168 to 504 x 16 x 16 time steps and cells |" in text
-    assert "| goes on from | `simulated-city` |" in text
+    assert "| batch | 8 windows of 24 to 504 x 16 x 16 time steps and cells |" in text
+    assert "| goes on from | `simulated_city` |" in text
     assert "- Weights: not stated" in text and "on at most 8 windows that were held out; 8 samples each." in text
-    assert "| `bs` | 4.686 | 7.17 | 10.84 | 12.43 | 1.472 |" in text
+    assert "| `bs` | 1.233 | 1.945 | 2.961 | 2.439 | 1.409 |" in text
     assert len(hub.repository("org/city").files()["zoom.png"].content) < 200_000
 
 
