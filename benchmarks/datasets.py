@@ -49,6 +49,9 @@ class NamedDataset:
         members (`int`, defaults to 1):
             Size of the ensembles of the main tables, in multiples of the budget's. More where the coarsest level has
             few units, so that the members that happen to be drawn would decide who is first.
+        recipes (`tuple[tuple[str, ...], ...]`, defaults to `()`):
+            Of each fold, words for the training of ZoomDiff: the variant of `recipes.py` that was best on parts of the
+            fold's training places.
     """
 
     title: str
@@ -58,6 +61,7 @@ class NamedDataset:
     context_noise: float = 0.0
     true_weeks: int = 1
     members: int = 1
+    recipes: tuple[tuple[str, ...], ...] = ()
 
     def words_of_fold(self, fold: int) -> list[str]:
         """Command-line words of `train.py` for one split."""
@@ -96,6 +100,13 @@ DATASETS = {
         folds=5,
         small_windows=4,
         members=4,
+        recipes=(
+            ("--random_effects", "0"),
+            (),
+            ("--regressor", '{"bounded_context": false}'),
+            ("--context_noise", "0"),
+            ("--context_noise", "0"),
+        ),
     ),
     "beijing": NamedDataset(
         "Beijing base stations, every fifth held out (measured; levels in time only)",

@@ -122,10 +122,10 @@ def run_cell(cell: dict, budget: BenchmarkBudget) -> dict:
     return {"folds": [_run_fold(cell, budget, fold) for fold in range(dataset.folds)]}
 
 
-def make_system(name: str, cache: Path | None = None) -> System:
-    """A system by its name in the tables."""
+def make_system(name: str, cache: Path | None = None, recipe: Sequence[str] = ()) -> System:
+    """A system by its name in the tables; `recipe` are words for the training of ZoomDiff."""
     if name == ZOOMDIFF:
-        return ZoomDiffSystem(cache=cache)
+        return ZoomDiffSystem(recipe, cache=cache)
     if name == RELEASE:
         return ZoomDiffSystem(RELEASE_DESIGN, RELEASE, cache)
     if name == SimulatedLaw.name:
@@ -179,7 +179,8 @@ def _run_fold(cell: dict, budget: BenchmarkBudget, fold: int) -> dict:
     seed, name = cell["seed"], cell["system"]
     cache = cache_folder(budget, cell["dataset"], name, seed, fold)
     shutil.rmtree(cache, ignore_errors=True)  # other cells may use it again; this one reports on its training
-    system = make_system(name, cache).fit(data, budget, seed)
+    recipes = DATASETS[data.name].recipes
+    system = make_system(name, cache, recipes[fold] if recipes else ()).fit(data, budget, seed)
     started = time.perf_counter()
     members = DATASETS[data.name].members * budget.num_samples
     samples = system.sample(data, members, seed)

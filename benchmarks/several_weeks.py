@@ -58,7 +58,10 @@ def main():
         for name in pipe.hierarchy.names:
             length = truths[name].shape[2] // WEEKS
             compared = {
-                f"week {week + 1} of {WEEKS}": (week * length, together[name][:, :, week * length : (week + 1) * length])
+                f"week {week + 1} of {WEEKS}": (
+                    week * length,
+                    together[name][:, :, week * length : (week + 1) * length],
+                )
                 for week in range(WEEKS)
             } | {label: (0, levels[name]) for label, levels in alone.items()}
             for label, (start, values) in compared.items():

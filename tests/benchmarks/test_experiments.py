@@ -108,6 +108,25 @@ def test_recipes_are_compared_where_no_table_tests():
             assert not kept & out and not (kept | out) & tested and out
 
 
+def test_the_recipe_of_a_fold_is_that_with_the_lowest_crps_on_its_own_parts():
+    def document(system, values):
+        """CRPS of two levels on the parts of the first two folds."""
+        names = [f"fold {fold}, part {part}" for fold in (0, 1) for part in (0, 1)]
+        splits = {
+            name: {"levels": {level: {"crps": value} for level, value in zip("ab", pair)}}
+            for name, pair in zip(names, values)
+        }
+        return {"cell": {"dataset": "shandong", "system": system}, "results": {"splits": splits}}
+
+    even = document("even", [(0.2, 0.2), (0.2, 0.2), (0.2, 0.2), (0.2, 0.2)])
+    # Lower in fold 0; in fold 1 with a higher arithmetic, but a lower geometric mean.
+    uneven = document("uneven", [(0.1, 0.2), (0.2, 0.2), (0.1, 0.32), (0.2, 0.2)])
+    worse = document("worse", [(0.3, 0.2), (0.2, 0.2), (0.3, 0.2), (0.2, 0.2)])
+    elsewhere = {"cell": {"dataset": "bonn", "system": "best"}, "results": {}}
+    assert [recipes.choose([even, elsewhere, worse], fold) for fold in (0, 1)] == ["even", "even"]
+    assert [recipes.choose([even, uneven, worse], fold) for fold in (0, 1)] == ["uneven", "uneven"]
+
+
 def test_a_recipe_is_scored_on_every_split(monkeypatch):
     monkeypatch.setattr(recipes, "VARIANTS", {"simulated": {"a": TINY_UNET, "b": [*TINY_UNET, *recipes.UNBOUNDED]}})
     budget = replace(TINY, words=(*TINY.words, "--regression_steps", "2"))
