@@ -4,6 +4,7 @@
 import json
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from diffusers import DDPMScheduler
 from benchmarks import efficiency, figures, recipes, refinement, resolution_preference, schedules, transfer
 from benchmarks.baselines import baseline_class
 from benchmarks.budgets import BUDGETS
-from benchmarks.datasets import load
+from benchmarks.datasets import DATASETS, load
 from benchmarks.level_tables import level_tables
 from benchmarks.runner import cell_name
 from benchmarks.systems import ZoomDiffSystem
@@ -125,6 +126,15 @@ def test_the_recipe_of_a_fold_is_that_with_the_lowest_crps_on_its_own_parts():
     elsewhere = {"cell": {"dataset": "bonn", "system": "best"}, "results": {}}
     assert [recipes.choose([even, elsewhere, worse], fold) for fold in (0, 1)] == ["even", "even"]
     assert [recipes.choose([even, uneven, worse], fold) for fold in (0, 1)] == ["uneven", "uneven"]
+
+
+def test_shandong_has_the_recipes_that_parts_of_the_training_places_chose():
+    folder = Path(recipes.__file__).parent / "results/small/recipes"
+    documents = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("shandong--*.json")]
+    variants = recipes.VARIANTS["shandong"]
+    assert {document["cell"]["system"] for document in documents} == set(variants)
+    chosen = tuple(tuple(variants[recipes.choose(documents, fold)]) for fold in range(recipes.FOLDS))
+    assert chosen == DATASETS["shandong"].recipes
 
 
 def test_a_recipe_is_scored_on_every_split(monkeypatch):
