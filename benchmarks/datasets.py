@@ -81,7 +81,7 @@ DATASETS = {
             *("--crop_height", "8", "--crop_width", "8"),
             *("--batch_size", "16", "--warmup_steps", "50"),
             *("--stage_items", "8", "16", "8", "4", "--learning_rate", "0.004"),  # more steps in the same time
-            *("--regressor", "{}"),
+            *("--regressor", "{}"),  # bounded: ten cities are fewer than the eighty of the configuration
             # No layer is ever absent here.
             *("--layer_dropout", "0", "--layer_dropout_of", "{}", "--context_dropout", "0", "--random_effects", "0.2"),
         ),

@@ -133,13 +133,14 @@ def climatology(training, tiles):
     return np.stack(forecasts)[None]
 
 
-def xgboost_forecast(training, tiles, settings, threads):
+def xgboost_forecast(training, tiles, settings, seed, threads):
     """
     Boosted trees on context, hour and day, per channel: one sample `(1, tiles, C, T, H, W)`.
 
     Args:
         training, tiles: Areas of [`split_for_trees`], and what [`cut_tiles`] makes of the held-out ones.
         settings (`dict`): Parameters of XGBoost.
+        seed (`int`): Of its draws of rows and columns.
         threads (`int`): CPU threads.
     """
     import xgboost  # only here: the other benchmarks run without it
@@ -154,7 +155,8 @@ def xgboost_forecast(training, tiles, settings, threads):
         target = np.concatenate([area.traffic[channel].ravel() for area in training])
         scale = target[known].mean()
         table = xgboost.DMatrix(features[known], target[known] / scale)
-        model = xgboost.train({**settings, "tree_method": "hist", "nthread": threads}, table, num_boost_round=TREES)
+        fixed = {"tree_method": "hist", "seed": seed, "nthread": threads}
+        model = xgboost.train({**settings, **fixed}, table, num_boost_round=TREES)
         forecasts = [
             model.predict(xgboost.DMatrix(_features(part, hours))).reshape(part.traffic[0, hours].shape)
             for part, hours in tiles
@@ -205,7 +207,7 @@ def compare(model, config, overrides, arguments):
     systems = {
         "zoomdiff": generate(pipe, tiles, arguments.samples, arguments.seed),
         **{
-            name: xgboost_forecast(for_trees, tiles_for_trees, settings, arguments.threads)
+            name: xgboost_forecast(for_trees, tiles_for_trees, settings, arguments.seed, arguments.threads)
             for name, settings in XGBOOST.items()
         },
         "climatology": climatology(training, tiles),
