@@ -21,11 +21,15 @@ def make_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run cells and write their results")
-    run.add_argument("--experiment", nargs="+", default=["all"], help="main, schedules ... or all (default: all)")
+    run.add_argument(
+        "--experiment", nargs="+", default=["paper"], help="main, schedules ... , paper or all (default: paper)"
+    )
     run.add_argument("--budget", default="small", help="tiny, small or full (default: small)")
     run.add_argument("--dataset", nargs="+", default=None, help="only the cells of these datasets")
     run.add_argument("--system", nargs="+", default=None, help="only the cells of these systems")
-    run.add_argument("--seeds", type=int, nargs="+", default=[0], help="training seeds of main (default: 0)")
+    run.add_argument(
+        "--seeds", type=int, nargs="+", default=[0], help="training seeds of main and few_steps (default: 0)"
+    )
     run.add_argument("--jobs", type=int, default=2, help="processes at a time (default: 2)")
     run.add_argument("--output", type=Path, default=None, help="default: benchmarks/results/<budget>")
     run.add_argument("--list", action="store_true", help="print the cells and run nothing")
@@ -37,15 +41,16 @@ def make_parser() -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     from .budgets import BUDGETS
-    from .runner import EXPERIMENTS, cell_name, experiment_module, run_cells
+    from .runner import EXPERIMENTS, PAPER, cell_name, experiment_module, run_cells
 
     if arguments.budget not in BUDGETS:
         parser.error(f"--budget must be one of {', '.join(BUDGETS)}, got {arguments.budget!r}")
-    names = list(EXPERIMENTS) if arguments.experiment == ["all"] else arguments.experiment
+    groups = {"paper": PAPER, "all": list(EXPERIMENTS)}
+    names = [name for word in arguments.experiment for name in groups.get(word, [word])]
     if unknown := [name for name in names if name not in EXPERIMENTS]:
-        parser.error(f"--experiment must be among {', '.join(EXPERIMENTS)} or all, got {', '.join(unknown)}")
+        parser.error(f"--experiment must be among {', '.join([*EXPERIMENTS, *groups])}, got {', '.join(unknown)}")
     budget = BUDGETS[arguments.budget]
-    seeds = {"main": {"seeds": arguments.seeds}}
+    seeds = {name: {"seeds": arguments.seeds} for name in ("main", "few_steps")}
     cells = [cell for name in names for cell in experiment_module(name).cells(budget, **seeds.get(name, {}))]
     for key in ("dataset", "system"):
         wanted = getattr(arguments, key)

@@ -21,7 +21,6 @@ class BenchmarkBudget:
         num_samples (`int`): Size of the ensembles.
         train_windows (`int`): Windows drawn for the systems of one level; ZoomDiff draws its own from the same areas.
         test_windows (`int`): Held-out windows that are scored, at most.
-        full_chain_windows (`int`): Of these, how many the full chain generates as well; it needs 20 times as long.
         width (`int`): Channels of the baselines' networks.
         batch_size (`int`): Windows per optimiser step of the baselines.
         device (`str`): Device of all networks.
@@ -36,7 +35,6 @@ class BenchmarkBudget:
     num_samples: int
     train_windows: int
     test_windows: int
-    full_chain_windows: int
     width: int
     batch_size: int = 16
     device: str = "cpu"
@@ -69,7 +67,6 @@ BUDGETS = {
         num_samples=2,
         train_windows=16,
         test_windows=2,
-        full_chain_windows=0,
         width=8,
         batch_size=4,
         words=("--train_cities", "2", "--validation_cities", "1", "--city_height", "16", "--city_width", "16"),
@@ -83,7 +80,6 @@ BUDGETS = {
         num_samples=8,
         train_windows=1024,
         test_windows=48,
-        full_chain_windows=8,
         width=32,
     ),
     "full": BenchmarkBudget(
@@ -94,7 +90,6 @@ BUDGETS = {
         num_samples=16,
         train_windows=8192,
         test_windows=64,
-        full_chain_windows=64,
         width=64,
         batch_size=32,
         device="cuda" if torch.cuda.is_available() else "cpu",

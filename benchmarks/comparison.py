@@ -10,7 +10,6 @@ from .markdown import markdown_table, number
 DIFFUSION_RIVALS = ("CSDI", "DiT", "Diffusion-TS")
 MARGIN = 0.15  # by which the CRPS should be below that of the best diffusion model of one level
 CALIBRATED = (0.8, 1.2)
-FEW_STEPS_TOLERANCE = 0.02
 PAPER_ADVANTAGE = 0.184  # over the second best system, on average
 
 
@@ -81,9 +80,8 @@ def lowest(rows: dict[str, dict[str, dict]], level: str, score: str, among) -> t
 def check_levels(
     rows: dict[str, dict[str, dict]],
     ours: str,
-    unranked: tuple[str, ...],
     title: str,
-    forecaster: str | None = None,
+    forecasts: dict[str, dict[str, dict]] | None = None,
     floor: str | None = None,
 ) -> list[dict]:
     """
@@ -92,28 +90,29 @@ def check_levels(
     Args:
         rows (`dict`): Row -> level -> score -> value.
         ours (`str`): ZoomDiff's row.
-        unranked (`tuple[str, ...]`): Rows that take no part.
         title (`str`): Name of the dataset.
-        forecaster (`str`, *optional*): The row that is compared with forecasts, where it is there; else `ours` is.
+        forecasts (`dict`, *optional*):
+            Of ensembles that were made to be forecasts, row -> level -> score -> value: in place of the row's own
+            scores where a forecast is compared.
         floor (`str`, *optional*):
-            The row of the best possible system, which is named beside a bar that it misses too. Its spread/skill is
-            always named: it tells how far the truth at hand is from its law.
+            The row of the best possible system. It takes no part, but is named beside a bar that it misses too. Its
+            spread/skill is always named: it tells how far the truth at hand is from its law.
     """
     bars = []
     for level, own in rows[ours].items():
         where = f"{title}, {level}"
 
-        def compare(what, score, among, factor=1.0, own=own):
+        def compare(what, score, among, factor=1.0, judged=rows):
             best = lowest(rows, level, score, among)
             if best is not None:
-                met = own[score] <= factor * best[1]
-                found = f"{number(own[score])} against {number(best[1])} of {best[0]}"
-                if floor in rows and rows[floor][level][score] > factor * best[1]:
-                    found += f"; {number(rows[floor][level][score])} of {floor[0].lower()}{floor[1:]} misses it too"
-                bars.append({"bar": f"{where}: {what}", "met": met, "found": found})
+                value = judged[ours][level][score]
+                found = f"{number(value)} against {number(best[1])} of {best[0]}"
+                if floor in judged and judged[floor][level][score] > factor * best[1]:
+                    found += f"; {number(judged[floor][level][score])} of {floor[0].lower()}{floor[1:]} misses it too"
+                bars.append({"bar": f"{where}: {what}", "met": value <= factor * best[1], "found": found})
 
         def others(row):
-            return row != ours and row not in unranked
+            return row not in (ours, floor)
 
         compare("CRPS lowest of all systems", "crps", others)
         compare("Wasserstein distance of the values lowest of all systems", "wasserstein", others)
@@ -130,7 +129,7 @@ def check_levels(
                 f"MAE of the ensemble {which} no worse than the best of {' and '.join(REGRESSORS)}",
                 f"mae_of_{which}",
                 lambda row: row in REGRESSORS,
-                own=rows.get(forecaster, rows[ours])[level],
+                judged=rows | (forecasts or {}),
             )
         found = number(own["spread_skill"])
         if floor in rows:
@@ -143,59 +142,6 @@ def check_levels(
             }
         )
     return bars
-
-
-def check_few_steps(folds: list[dict], title: str) -> list[dict]:
-    """
-    Whether the default sampler is as good as the full chain, level by level; open where the windows are too few to
-    tell, that is where the limit lies within two standard errors.
-
-    Args:
-        folds (`list[dict]`): Results with `few_steps`: level -> "few" and "full" -> score -> one value per window.
-        title (`str`): Name of the dataset.
-    """
-    bars = []
-    for level in folds[0]["few_steps"]:
-        few, full = (
-            {
-                name: np.concatenate([fold["few_steps"][level][sampler][name] for fold in folds])
-                for name in ("crps", "variance", "squared_error")
-            }
-            for sampler in ("few", "full")
-        )
-        ratios, errors = _jackknife(few, full)
-        excess = np.array([ratios[0] - 1, abs(ratios[1] - 1)])
-        met = None
-        if (excess - 2 * errors > FEW_STEPS_TOLERANCE).any():
-            met = False
-        elif (excess + 2 * errors <= FEW_STEPS_TOLERANCE).all():
-            met = True
-        bars.append(
-            {
-                "bar": f"{title}, {level}: few steps within {100 * FEW_STEPS_TOLERANCE:.0f} % of the full chain in "
-                "CRPS and spread/skill",
-                "met": met,
-                "found": f"{ratios[0]:.3f} ± {errors[0]:.3f} and {ratios[1]:.3f} ± {errors[1]:.3f} of it",
-            }
-        )
-    return bars
-
-
-def _jackknife(few: dict[str, np.ndarray], full: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Ratios of CRPS and of spread/skill over all windows, (2,), and their standard errors."""
-    count = len(few["crps"])
-
-    def ratios(windows):
-        few_means, full_means = (
-            {name: values[windows].mean() for name, values in scores.items()} for scores in (few, full)
-        )
-        spread, spread_full = (
-            np.sqrt(means["variance"] / means["squared_error"]) for means in (few_means, full_means)
-        )
-        return np.array([few_means["crps"] / full_means["crps"], spread / spread_full])
-
-    parts = np.stack([ratios(np.arange(count) != window) for window in range(count)])
-    return ratios(slice(None)), np.sqrt((count - 1) * parts.var(axis=0))
 
 
 def paper_claim(datasets: dict[str, dict[str, dict[str, dict]]], ours: str, unranked: tuple[str, ...]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zoomdiff_diffusers.evaluation import cross_level_error, fair_crps
+from zoomdiff_diffusers.evaluation import cross_level_error
 from zoomdiff_diffusers.evaluation.generation import (
     discriminative_score,
     nearest_neighbour_distances,
@@ -16,11 +16,10 @@ from zoomdiff_diffusers.evaluation.generation import (
 )
 from zoomdiff_diffusers.evaluation.streaming import StreamingScores
 
-from .baselines import BASELINES, baseline_class
+from .baselines import BASELINES, REGRESSORS, baseline_class
 from .budgets import BenchmarkBudget
 from .comparison import (
     average,
-    check_few_steps,
     check_levels,
     over_seeds,
     paper_claim,
@@ -30,7 +29,7 @@ from .comparison import (
 from .datasets import CACHE, DATASETS, BenchmarkData, load_named
 from .level_tables import level_tables
 from .markdown import emphasised, markdown_table, number
-from .systems import PerLevel, SimulatedLaw, System, ZoomDiffSystem, aggregated, subset
+from .systems import PerLevel, SimulatedLaw, System, ZoomDiffSystem, aggregated
 
 
 ZOOMDIFF = "ZoomDiff"
@@ -72,13 +71,11 @@ TRUST = (
     "Transformer the mean of the logarithm, which is near it: the ensemble's median, not its mean, is what compares "
     "with them.\n"
 )
-FULL_CHAIN = "ZoomDiff, full chain"
-# So many times the budget's members. The scatter of eight members is still in their mean, and a forecast has none:
-# comparing the two takes a larger ensemble.
-LARGER = 4
-LARGER_ENSEMBLE = "ZoomDiff, larger ensemble"
+# So many times the budget's members. The members' scatter is still in their mean, to one part in 2 n of its error, and
+# a forecast has none: comparing the two to a percent takes many.
+FORECAST_MEMBERS = 16
 FORECAST_HISTORY = 20  # hours; in Shandong one hour of every day is missing, so that a whole day is never known
-UNRANKED = (FULL_CHAIN, LARGER_ENSEMBLE, SimulatedLaw.name)
+UNRANKED = (SimulatedLaw.name,)
 # Score -> headline and which end is best.
 COLUMNS = {
     "mae_of_mean": ("MAE", "lowest"),
@@ -118,10 +115,7 @@ def cells(budget: BenchmarkBudget, seeds: Sequence[int] = (0,)) -> list[dict]:
 
 def run_cell(cell: dict, budget: BenchmarkBudget) -> dict:
     """Train a system and score it, once for every fold of the dataset."""
-    dataset = DATASETS[cell["dataset"]]
-    if dataset.folds > 1:
-        budget = budget.with_seconds(budget.fold_seconds)
-    return {"folds": [_run_fold(cell, budget, fold) for fold in range(dataset.folds)]}
+    return {"folds": [_run_fold(cell, budget, fold) for fold in range(DATASETS[cell["dataset"]].folds)]}
 
 
 def make_system(name: str, cache: Path | None = None, recipe: Sequence[str] = ()) -> System:
@@ -141,6 +135,19 @@ def cache_folder(budget: BenchmarkBudget, dataset: str, system: str, seed: int, 
     return CACHE / budget.name / dataset / f"{slug}-{seed}-{fold}"
 
 
+def trained_system(cell: dict, data: BenchmarkData, budget: BenchmarkBudget, fold: int = 0) -> System:
+    """
+    The system of a cell, trained on one fold of its dataset.
+
+    ZoomDiff's are kept in [`cache_folder`], and taken from there if they were trained alike.
+    """
+    dataset = DATASETS[cell["dataset"]]
+    cache = cache_folder(budget, cell["dataset"], cell["system"], cell["seed"], fold)
+    system = make_system(cell["system"], cache, dataset.recipes[fold] if dataset.recipes else ())
+    seconds = budget.fold_seconds if dataset.folds > 1 else budget.seconds
+    return system.fit(data, budget.with_seconds(seconds), cell["seed"])
+
+
 def score(samples: dict[str, np.ndarray], data: BenchmarkData) -> dict[str, dict]:
     """All scores per level, in units of the training mean of each channel; `samples` as from `System.sample`."""
     scores = {}
@@ -151,6 +158,24 @@ def score(samples: dict[str, np.ndarray], data: BenchmarkData) -> dict[str, dict
             streaming.update(samples[name], truth, known)
         scores[name] = streaming.compute()
     return scores
+
+
+def forecast_errors(samples: dict[str, np.ndarray], data: BenchmarkData) -> dict[str, dict[str, float]]:
+    """`mae_of_mean` and `mae_of_median` per level, as those of [`score`], without the scores that take long."""
+    errors = {}
+    for level, name in enumerate(data.hierarchy.names):
+        forecasts = {
+            "mae_of_mean": samples[name].mean(axis=0, dtype=np.float64),
+            "mae_of_median": np.median(samples[name], axis=0),
+        }
+        totals, count = dict.fromkeys(forecasts, 0.0), 0
+        for truth, known in data.test_truths(level):
+            known = np.broadcast_to(True if known is None else known, truth.shape)
+            for which, forecast in forecasts.items():
+                totals[which] += float((np.abs(forecast - truth) / data.unit)[known].sum())
+            count += int(known.sum())
+        errors[name] = {which: total / count for which, total in totals.items()}
+    return errors
 
 
 def judge(finest: np.ndarray, data: BenchmarkData) -> dict[str, float]:
@@ -179,10 +204,9 @@ def judge(finest: np.ndarray, data: BenchmarkData) -> dict[str, float]:
 def _run_fold(cell: dict, budget: BenchmarkBudget, fold: int) -> dict:
     data = load_named(cell["dataset"], budget.train_windows, budget.test_windows, fold, budget.words)
     seed, name = cell["seed"], cell["system"]
-    cache = cache_folder(budget, cell["dataset"], name, seed, fold)
-    shutil.rmtree(cache, ignore_errors=True)  # other cells may use it again; this one reports on its training
-    recipes = DATASETS[data.name].recipes
-    system = make_system(name, cache, recipes[fold] if recipes else ()).fit(data, budget, seed)
+    # Other cells may use it again; this one reports on its training.
+    shutil.rmtree(cache_folder(budget, cell["dataset"], name, seed, fold), ignore_errors=True)
+    system = trained_system(cell, data, budget, fold)
     started = time.perf_counter()
     members = DATASETS[data.name].members * budget.num_samples
     samples = system.sample(data, members, seed)
@@ -201,43 +225,10 @@ def _run_fold(cell: dict, budget: BenchmarkBudget, fold: int) -> dict:
     if isinstance(system, PerLevel):
         finest = samples[data.hierarchy.names[-1]]
         result["rows"][f"{name}, aggregated"] = score(aggregated(finest, data.hierarchy, data.test.get("mask")), data)
-    if name == ZOOMDIFF and members < (larger := LARGER * budget.num_samples):
-        result["rows"][LARGER_ENSEMBLE] = score(system.sample(data, larger, seed + 1), data)
-    if name == ZOOMDIFF and budget.full_chain_windows:
-        result["few_steps"], result["rows"][FULL_CHAIN] = _against_full_chain(system, data, budget, seed)
+    if name in (ZOOMDIFF, SimulatedLaw.name):
+        many = system.sample(data, FORECAST_MEMBERS * budget.num_samples, seed + 1)
+        result["forecast"] = forecast_errors(many, data)
     return result
-
-
-def _against_full_chain(system: ZoomDiffSystem, data: BenchmarkData, budget: BenchmarkBudget, seed: int):
-    """What [`check_few_steps`] compares: sums over every window of both samplers; and the full chain's scores."""
-    part = subset(data, budget.full_chain_windows * DATASETS[data.name].small_windows)
-    full = system.full_chain()
-    samples = {
-        "few": system.sample(part, budget.num_samples, seed),
-        "full": full.sample(part, budget.num_samples, seed, len(full.pipe.scheduler)),
-    }
-    windows = {}
-    for level, name in enumerate(data.hierarchy.names):
-        windows[name] = {}
-        for sampler, levels in samples.items():
-            weeks = [
-                _window_scores(levels[name] / data.unit, truth / data.unit, known)
-                for truth, known in part.test_truths(level)
-            ]
-            windows[name][sampler] = {key: np.mean([week[key] for week in weeks], axis=0).tolist() for key in weeks[0]}
-    return windows, score(samples["full"], part)
-
-
-def _window_scores(samples: np.ndarray, truth: np.ndarray, known: np.ndarray | None) -> dict[str, np.ndarray]:
-    """Mean CRPS, variance and squared error of the mean of every window, over what was measured."""
-    weight = np.ones(truth.shape) if known is None else np.broadcast_to(known, truth.shape)
-    values = {
-        "crps": fair_crps(samples, truth),
-        "variance": samples.var(axis=0, ddof=1, dtype=np.float64),
-        "squared_error": (samples.mean(axis=0, dtype=np.float64) - truth) ** 2,
-    }
-    axes = (1, 2, 3, 4)
-    return {name: (value * weight).sum(axes) / weight.sum(axes) for name, value in values.items()}
 
 
 def rows_by_dataset(results: list[dict]) -> dict[str, dict[str, dict[str, dict]]]:
@@ -259,9 +250,7 @@ def tables(results: list[dict]) -> str:
         "without a distribution its MAE. The last columns are errors of the autocorrelation, of Moran's I, of the "
         "hour of the daily peak and of the height of the peak. Systems of one level are trained once per level; the "
         "rows 'aggregated' take their finest level's samples for all levels. The best value is bold, the second best "
-        "in italics. Not ranked are the noise floor, the full chain, which has a part of the windows only, and the "
-        f"larger ensemble, with {LARGER} times the members, whose mean and median compare with forecasts; there is "
-        "none where all ensembles are as large.\n",
+        "in italics; the noise floor is not ranked.\n",
         TRUST,
     ]
     for dataset, rows in rows_by_dataset(results).items():
@@ -272,6 +261,7 @@ def tables(results: list[dict]) -> str:
         for scores in (scores for row, scores in rows.items() if row.endswith(", aggregated")):
             scores.pop(finest)  # the same as the row before
         parts.append(level_tables(rows, COLUMNS, unranked=UNRANKED))
+        parts.append(_forecast_table(rows, forecasts_of(documents)))
         if {ZOOMDIFF, SimulatedLaw.name} <= set(rows):
             ratios = [
                 f"{number(own['crps'] / rows[SimulatedLaw.name][level]['crps'])} ({level})"
@@ -293,11 +283,10 @@ def bars(results: list[dict]) -> list[dict]:
     for dataset, rows in rows_by_dataset(results).items():
         if ZOOMDIFF not in rows:
             continue
-        checked += check_levels(rows, ZOOMDIFF, UNRANKED, dataset, LARGER_ENSEMBLE, SimulatedLaw.name)
-        for document in over_seeds(results):
-            folds = document["results"]["folds"]
-            if document["cell"]["dataset"] == dataset and "few_steps" in folds[0]:
-                checked += check_few_steps(folds, dataset)
+        forecasts = forecasts_of(
+            [document for document in over_seeds(results) if document["cell"]["dataset"] == dataset]
+        )
+        checked += check_levels(rows, ZOOMDIFF, dataset, forecasts, SimulatedLaw.name)
     return checked
 
 
@@ -305,6 +294,15 @@ def claim(results: list[dict]) -> str:
     """How the paper's main claim fares."""
     datasets = {dataset: rows for dataset, rows in rows_by_dataset(results).items() if ZOOMDIFF in rows}
     return paper_claim(datasets, ZOOMDIFF, UNRANKED) if datasets else ""
+
+
+def forecasts_of(documents: list[dict]) -> dict[str, dict[str, dict]]:
+    """System -> level -> score -> value, where an ensemble was made to be a forecast; the mean over folds."""
+    return {
+        document["cell"]["system"]: average([fold["forecast"] for fold in document["results"]["folds"]])
+        for document in documents
+        if "forecast" in document["results"]["folds"][0]
+    }
 
 
 def _about(documents: list[dict], num_seeds: int) -> str:
@@ -315,6 +313,26 @@ def _about(documents: list[dict], num_seeds: int) -> str:
     text += f", each with {dataset.true_weeks} weeks of true traffic" if dataset.true_weeks > 1 else ""
     text += f" in {len(folds)} folds, over which scores are averaged" if len(folds) > 1 else ""
     return text + (f"; the mean of {num_seeds} training seeds." if num_seeds > 1 else "; one training seed.")
+
+
+def _forecast_table(rows: dict[str, dict[str, dict]], forecasts: dict[str, dict[str, dict]]) -> str:
+    """MAE of the ensembles made to be forecasts, next to the systems that make nothing else."""
+    if not forecasts:
+        return ""
+    levels = list(next(iter(forecasts.values())))
+    lines = {
+        f"{system}, {which}": [errors[level][f"mae_of_{which}"] for level in levels]
+        for system, errors in forecasts.items()
+        for which in ("mean", "median")
+    }
+    regressors = (row for row in rows if row.removesuffix(", aggregated") in REGRESSORS)
+    lines |= {row: [rows[row].get(level, {}).get("mae_of_mean") for level in levels] for row in regressors}
+    ranked = [not line.startswith(UNRANKED) for line in lines]
+    columns = [emphasised(list(values), ranked=ranked) for values in zip(*lines.values())]
+    return (
+        f"As forecasts, MAE: the mean and the median of {FORECAST_MEMBERS} times the budget's members, and systems "
+        "that make one value only:\n\n"
+    ) + markdown_table(["forecast", *levels], [[line, *texts] for line, *texts in zip(lines, *columns)])
 
 
 def _generation_table(documents: list[dict]) -> str:

@@ -27,8 +27,11 @@ EXPERIMENTS = {
     "refinement": "refinement",
     "transfer": "transfer",
     "figures": "figures",
+    "few_steps": "few_steps",
     "recipes": "recipes",
 }
+# Those that repeat the paper's. The others say how good the default sampler is, and where the recipes come from.
+PAPER = [name for name in EXPERIMENTS if name not in ("few_steps", "recipes")]
 # Imported once, before the processes of the cells are forked.
 PRELOADED = ["torch", "diffusers", "transformers", "zoomdiff_diffusers.training", "benchmarks.main_tables"]
 

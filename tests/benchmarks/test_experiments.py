@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from benchmarks import efficiency, figures, recipes, refinement, resolution_preference, schedules, transfer
+from benchmarks import efficiency, few_steps, figures, recipes, refinement, resolution_preference, schedules, transfer
 from benchmarks.baselines import baseline_class
 from benchmarks.budgets import BUDGETS
 from benchmarks.datasets import DATASETS, load
@@ -23,7 +23,7 @@ from zoomdiff_diffusers.training.arguments import parse_arguments
 from zoomdiff_diffusers.training.trainer import build_hierarchy, build_scheduler
 
 
-EXPERIMENTS = [schedules, resolution_preference, efficiency, refinement, transfer, figures, recipes]
+EXPERIMENTS = [schedules, resolution_preference, efficiency, refinement, transfer, figures, few_steps, recipes]
 TINY = BUDGETS["tiny"]
 ONE_CITY = [
     *("--train_cities", "1", "--validation_cities", "1", "--city_weeks", "1"),

@@ -75,6 +75,16 @@ def test_the_main_tables_take_several_training_seeds(capsys):
     ]
 
 
+def test_the_experiments_of_the_paper_are_the_default(capsys):
+    def listed(*words):
+        assert main(["run", "--list", *words]) == 0
+        return {line.split("/")[0] for line in capsys.readouterr().out.split()}
+
+    paper = {"main", "schedules", "resolution_preference", "efficiency", "refinement", "transfer", "figures"}
+    assert listed() == listed("--experiment", "paper") == paper
+    assert listed("--experiment", "all") == paper | {"few_steps", "recipes"}
+
+
 @pytest.mark.parametrize(
     "words, message",
     [

@@ -11,7 +11,7 @@ from support.places import write_places
 from benchmarks.baselines.base import Baseline
 from benchmarks.budgets import BUDGETS
 from benchmarks.datasets import load, simulate
-from benchmarks.main_tables import score
+from benchmarks.main_tables import forecast_errors, score
 from benchmarks.systems import PerLevel, SimulatedLaw, ZoomDiffSystem, aggregated, level_shares, subset
 from zoomdiff_diffusers.evaluation import cross_level_error
 
@@ -127,6 +127,13 @@ def test_the_simulated_law_with_the_seed_of_the_truth_is_the_truth():
         for level, name in enumerate(data.hierarchy.names):
             truth, _ = data.test_truth(level)
             np.testing.assert_allclose(samples[name][area % 2, index], truth[index], rtol=1e-5)
+
+
+def test_errors_of_forecasts_are_those_of_the_scores(places, zoomdiff):
+    samples = zoomdiff.sample(places, num_samples=3)
+    errors, scores = forecast_errors(samples, places), score(samples, places)
+    for level in places.hierarchy.names:
+        assert errors[level] == pytest.approx({which: scores[level][which] for which in errors[level]}, rel=1e-5)
 
 
 def test_windows_are_scored_against_every_true_week():
