@@ -13,7 +13,6 @@ import rasterio
 import torch
 import xarray as xr
 
-from zoomdiff_diffusers.data import exports
 from zoomdiff_diffusers.data.ensembles import summarise_ensemble
 from zoomdiff_diffusers.data.exports import (
     LevelStatistics,
@@ -21,6 +20,9 @@ from zoomdiff_diffusers.data.exports import (
     export_geoparquet,
     export_geotiff,
     export_netcdf,
+    geotiff,
+    level_statistics,
+    rows,
 )
 from zoomdiff_diffusers.data.stores import levels_to_datatree, open_levels, write_netcdf
 from zoomdiff_diffusers.hierarchy import Hierarchy, Level
@@ -81,9 +83,9 @@ def source(request, tmp_path_factory):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Many blocks, tiles and row groups, as a large area has."""
-    monkeypatch.setattr(exports, "VALUES_PER_BLOCK", 3000)
-    monkeypatch.setattr(exports, "ROWS_PER_GROUP", 150)
-    monkeypatch.setattr(exports, "TILE", 16)
+    monkeypatch.setattr(level_statistics, "VALUES_PER_BLOCK", 3000)
+    monkeypatch.setattr(rows, "ROWS_PER_GROUP", 150)
+    monkeypatch.setattr(geotiff, "TILE", 16)
 
 
 OVER_TIME = {
@@ -177,7 +179,7 @@ def test_geopandas_finds_squares_that_tile_the_area(source, small_blocks, tmp_pa
         found = table.astype({"channel": str}).set_index(index)[statistic + suffix].reindex(wanted.index)
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
     metadata = pyarrow.parquet.ParquetFile(tmp_path / "units.parquet").metadata
-    assert metadata.num_row_groups > 1 or len(table) <= exports.ROWS_PER_GROUP
+    assert metadata.num_row_groups > 1 or len(table) <= rows.ROWS_PER_GROUP
     assert [entry.name for entry in tmp_path.iterdir()] == ["units.parquet"]
 
 
@@ -316,7 +318,7 @@ def test_blocks_cover_a_level_once_and_stay_small(source, small_blocks):
             for block in level.blocks():
                 covered[block] += 1
                 size = np.prod([part.stop - part.start for part in block])
-                assert size * 5 * 2 <= exports.VALUES_PER_BLOCK or block[0].stop - block[0].start == 1
+                assert size * 5 * 2 <= level_statistics.VALUES_PER_BLOCK or block[0].stop - block[0].start == 1
             assert (covered == 1).all()
 
 
