@@ -6,8 +6,8 @@ All tables and figures, and the page that shows them.
     python -m benchmarks report --results benchmarks/results/small --output docs/results.md
 
 `run` writes one JSON file per cell (a system on a dataset, a point of a figure ...) and leaves alone those that are
-there already: an interrupted run continues where it was. Budgets: `tiny` tries the code, `small` is for two CPU cores
-and takes under 90 minutes, `full` is for an accelerator.
+there already: an interrupted run continues where it was. Budgets: `tiny` tries the code, `small` is for two CPU cores,
+where the paper's experiments take under 90 minutes, `full` is for an accelerator.
 """
 
 import argparse

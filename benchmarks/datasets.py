@@ -19,8 +19,8 @@ from zoomdiff_diffusers.data.datasets import (
     stack_windows,
 )
 from zoomdiff_diffusers.training.arguments import Arguments, parse_arguments
+from zoomdiff_diffusers.training.components import build_hierarchy, fit_traffic_processor
 from zoomdiff_diffusers.training.loss import masked_pyramid
-from zoomdiff_diffusers.training.trainer import build_hierarchy, fit_traffic_processor
 
 
 HOURS_PER_WEEK = 168

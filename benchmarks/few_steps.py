@@ -103,12 +103,14 @@ def bars(results: list[dict]) -> list[dict]:
                 met = False
             elif (excess + 2 * error <= TOLERANCE).all():
                 met = True
+            ratios = " and ".join(f"{ratio[score]:.3f} ± {error[score]:.3f}" for score in range(2))
+            spreads = " against ".join(f"{found[sampler][1]:.2f}" for sampler in SAMPLERS)
             checked.append(
                 {
                     "bar": f"{dataset}, {level}: few steps within {100 * TOLERANCE:.0f} % of the full chain in CRPS "
                     "and spread/skill",
                     "met": met,
-                    "found": f"{ratio[0]:.3f} ± {error[0]:.3f} and {ratio[1]:.3f} ± {error[1]:.3f} of it",
+                    "found": f"{ratios} of it; spread/skill {spreads}",
                 }
             )
     return checked

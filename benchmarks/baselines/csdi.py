@@ -9,17 +9,14 @@ from diffusers import DDPMScheduler
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import nn
 
-from ..datasets import LevelContext, LevelWindows
-from .base import Baseline, Budget, train_network
-from .denoising import ContextEmbedding, add_noise, patch_size, patchify, sample_windows, unpatchify, weighted_mean
+from ..datasets import LevelContext
+from .denoising import ContextEmbedding, DenoisingBaseline, patch_size, patchify, unpatchify
 
 
 NUM_BLOCKS = 4
 NUM_HEADS = 4
 # A token stands for up to some fifty values, so it is wider than a layer that sees single values.
 TOKEN_WIDTH = 2
-SAMPLING_STEPS = 20
-LEARNING_RATE = 3e-3
 
 
 class CSDIBlock(nn.Module):
@@ -116,7 +113,7 @@ class CSDINetwork(nn.Module):
         return unpatchify(output + self.output_gain(hidden).unflatten(2, grid) * patches, self.patch)
 
 
-class CSDI(Baseline):
+class CSDI(DenoisingBaseline):
     """
     Conditional score-based diffusion with the schedule of the original: 50 steps, quadratic from 1e-4 to 0.5.
 
@@ -126,23 +123,9 @@ class CSDI(Baseline):
 
     name = "CSDI"
 
-    def fit(self, dataset: LevelWindows, budget: Budget) -> "CSDI":
-        torch.manual_seed(budget.seed)
+    def make_network(self, context: LevelContext, width: int) -> CSDINetwork:
+        return CSDINetwork(context, width)
+
+    def make_scheduler(self) -> DDPMScheduler:
         # "scaled_linear" is linear in the root of beta, which CSDI calls quadratic.
-        self.scheduler = DDPMScheduler(50, 1e-4, 0.5, "scaled_linear", prediction_type="v_prediction")
-        self.network = CSDINetwork(dataset.context, budget.width)
-
-        def loss_of(batch: LevelWindows, generator: torch.Generator) -> torch.Tensor:
-            noisy, steps, target = add_noise(self.scheduler, batch.traffic.to(budget.device), generator)
-            prediction = self.network(noisy, steps, self.network.encode_context(batch.context))
-            return weighted_mean((prediction.float() - target) ** 2, batch.weight)
-
-        train_network(self.network, loss_of, dataset, budget, LEARNING_RATE)
-        return self
-
-    def sample(self, context: LevelContext, num_samples: int, seed: int = 0) -> torch.Tensor:
-        return sample_windows(self.network, self.scheduler, SAMPLING_STEPS, context, num_samples, seed)
-
-    @property
-    def num_parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.network.parameters())
+        return DDPMScheduler(50, 1e-4, 0.5, "scaled_linear", prediction_type="v_prediction")

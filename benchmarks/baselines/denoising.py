@@ -1,15 +1,16 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
-"""What the diffusion baselines share: patches, the embedding of the context, noising, and sampling in chunks."""
+"""What the diffusion baselines share: patches, the embedding of the context, training, and sampling in chunks."""
 
 import itertools
+from abc import abstractmethod
 from collections.abc import Callable
 
 import torch
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
 from torch import nn
 
-from ..datasets import LevelContext
-from .base import calendar_features
+from ..datasets import LevelContext, LevelWindows
+from .base import Baseline, Budget, calendar_features, train_network
 
 
 CHUNK_VALUES = 2**18  # values that are denoised at once: bounds the memory of sampling
@@ -218,3 +219,52 @@ def sample_windows(
             clean = torch.cat(parts) if finish is None else finish(torch.cat(parts))
             samples.append(clean.unflatten(0, (len(windows), num_samples)))
     return torch.cat(samples).transpose(0, 1).contiguous()
+
+
+class DenoisingBaseline(Baseline):
+    """
+    A network that learns to denoise whole windows of a level and knows their context.
+
+    Attributes:
+        learning_rate (`float`): Peak, see [`train_network`].
+        sampling_steps (`int`): Network calls per sample, at most.
+    """
+
+    learning_rate: float = 3e-3
+    sampling_steps: int = 20
+
+    @abstractmethod
+    def make_network(self, context: LevelContext, width: int) -> nn.Module:
+        """As [`sample_windows`] takes it, for any context of the level and the width of the budget."""
+
+    @abstractmethod
+    def make_scheduler(self) -> DDPMScheduler:
+        """Noise schedule and prediction type of the training."""
+
+    def fit(self, dataset: LevelWindows, budget: Budget) -> "DenoisingBaseline":
+        torch.manual_seed(budget.seed)
+        self.scheduler = self.make_scheduler()
+        self.network = self.make_network(dataset.context, budget.width)
+        train_network(self.network, self.loss, dataset, budget, self.learning_rate)
+        return self
+
+    def predict(self, noisy: torch.Tensor, steps: torch.Tensor, context: LevelContext) -> torch.Tensor:
+        """What the network says of a noised batch, float32."""
+        return self.network(noisy, steps, self.network.encode_context(context)).float()
+
+    def loss(self, batch: LevelWindows, generator: torch.Generator) -> torch.Tensor:
+        """Squared error of the prediction over what was measured, a scalar."""
+        noisy, steps, target = add_noise(self.scheduler, batch.traffic.to(self.device), generator)
+        return weighted_mean((self.predict(noisy, steps, batch.context) - target) ** 2, batch.weight)
+
+    def sample(self, context: LevelContext, num_samples: int, seed: int = 0) -> torch.Tensor:
+        return sample_windows(self.network, self.scheduler, self.sampling_steps, context, num_samples, seed)
+
+    @property
+    def device(self) -> torch.device:
+        """That of the network."""
+        return next(self.network.parameters()).device
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.network.parameters())

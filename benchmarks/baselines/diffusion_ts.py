@@ -10,8 +10,8 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import nn
 
 from ..datasets import LevelContext, LevelWindows
-from .base import Baseline, Budget, calendar_features, train_network
-from .denoising import ContextEmbedding, add_noise, sample_windows, weighted_mean
+from .base import calendar_features
+from .denoising import ContextEmbedding, DenoisingBaseline, add_noise, weighted_mean
 
 
 NUM_LAYERS = 2  # of the encoder, and of the decoder
@@ -19,8 +19,6 @@ HEAD_DIM = 32
 TREND_DEGREE = 3
 # A token is the traffic of all places at one time, so it is wider than a layer that sees single values.
 TOKEN_WIDTH = 3
-SAMPLING_STEPS = 20
-LEARNING_RATE = 3e-3
 FOURIER_WEIGHT = 0.5
 
 
@@ -191,7 +189,7 @@ class DiffusionTSNetwork(nn.Module):
         return (output + gain * state.flatten(3)).reshape(state.shape)
 
 
-class DiffusionTS(Baseline):
+class DiffusionTS(DenoisingBaseline):
     """
     Diffusion of multivariate series, 500 steps, cosine, squared error of the sample with a Fourier loss.
 
@@ -201,37 +199,27 @@ class DiffusionTS(Baseline):
 
     name = "Diffusion-TS"
 
-    def fit(self, dataset: LevelWindows, budget: Budget) -> "DiffusionTS":
-        torch.manual_seed(budget.seed)
-        self.scheduler = DDPMScheduler(500, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
-        self.step_weights = step_weights(self.scheduler)
-        self.network = DiffusionTSNetwork(dataset.context, budget.width)
+    def make_network(self, context: LevelContext, width: int) -> DiffusionTSNetwork:
+        return DiffusionTSNetwork(context, width)
 
-        def loss_of(batch: LevelWindows, generator: torch.Generator) -> torch.Tensor:
-            clean = batch.traffic.to(budget.device)
-            noisy, steps, _ = add_noise(self.scheduler, clean, generator)
-            velocity = self.network(noisy, steps, self.network.encode_context(batch.context)).float()
-            # With these arguments `get_velocity` turns the velocity back into the sample.
-            prediction = self.scheduler.get_velocity(velocity, noisy, steps)
-            weight = batch.weight.to(budget.device)
-            # A spectrum needs every hour: where nothing was measured the prediction stands in for the truth.
-            target = torch.where(weight > 0, clean, prediction.detach())
-            step_weight = self.step_weights.to(budget.device)[steps].reshape(-1, 1, 1, 1, 1)
-            error = step_weight * (prediction - target) ** 2
-            return (
-                weighted_mean(error, weight)
-                + FOURIER_WEIGHT * (step_weight * spectral_error(prediction, target)).mean()
-            )
+    def make_scheduler(self) -> DDPMScheduler:
+        return DDPMScheduler(500, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
 
-        train_network(self.network, loss_of, dataset, budget, LEARNING_RATE)
-        return self
-
-    def sample(self, context: LevelContext, num_samples: int, seed: int = 0) -> torch.Tensor:
-        return sample_windows(self.network, self.scheduler, SAMPLING_STEPS, context, num_samples, seed)
-
-    @property
-    def num_parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.network.parameters())
+    def loss(self, batch: LevelWindows, generator: torch.Generator) -> torch.Tensor:
+        """Squared error of the sample and of its spectrum, weighted by the step, a scalar."""
+        clean = batch.traffic.to(self.device)
+        noisy, steps, _ = add_noise(self.scheduler, clean, generator)
+        velocity = self.predict(noisy, steps, batch.context)
+        # With these arguments `get_velocity` turns the velocity back into the sample.
+        prediction = self.scheduler.get_velocity(velocity, noisy, steps)
+        weight = batch.weight.to(self.device)
+        # A spectrum needs every hour: where nothing was measured the prediction stands in for the truth.
+        target = torch.where(weight > 0, clean, prediction.detach())
+        step_weight = step_weights(self.scheduler).to(self.device)[steps].reshape(-1, 1, 1, 1, 1)
+        error = step_weight * (prediction - target) ** 2
+        return (
+            weighted_mean(error, weight) + FOURIER_WEIGHT * (step_weight * spectral_error(prediction, target)).mean()
+        )
 
 
 def step_weights(scheduler: DDPMScheduler) -> torch.Tensor:

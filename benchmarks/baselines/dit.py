@@ -9,17 +9,14 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.normalization import AdaLayerNormZero
 from torch import nn
 
-from ..datasets import LevelContext, LevelWindows
-from .base import Baseline, Budget, train_network
-from .denoising import ContextEmbedding, add_noise, patch_size, patchify, sample_windows, unpatchify, weighted_mean
+from ..datasets import LevelContext
+from .denoising import ContextEmbedding, DenoisingBaseline, patch_size, patchify, unpatchify
 
 
 NUM_LAYERS = 4
 HEAD_DIM = 32
 # A token stands for up to some fifty values, so it is wider than a layer that sees single values.
 TOKEN_WIDTH = 3
-SAMPLING_STEPS = 20
-LEARNING_RATE = 3e-3
 
 
 class DiTBlock(nn.Module):
@@ -99,7 +96,7 @@ class DiTNetwork(nn.Module):
         return unpatchify(self.proj_out(tokens) + self.gain_out(tokens) * patches, self.patch)
 
 
-class DiT(Baseline):
+class DiT(DenoisingBaseline):
     """
     Diffusion with a transformer over patches.
 
@@ -109,22 +106,8 @@ class DiT(Baseline):
 
     name = "DiT"
 
-    def fit(self, dataset: LevelWindows, budget: Budget) -> "DiT":
-        torch.manual_seed(budget.seed)
-        self.scheduler = DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
-        self.network = DiTNetwork(dataset.context, budget.width)
+    def make_network(self, context: LevelContext, width: int) -> DiTNetwork:
+        return DiTNetwork(context, width)
 
-        def loss_of(batch: LevelWindows, generator: torch.Generator) -> torch.Tensor:
-            noisy, steps, target = add_noise(self.scheduler, batch.traffic.to(budget.device), generator)
-            prediction = self.network(noisy, steps, self.network.encode_context(batch.context))
-            return weighted_mean((prediction.float() - target) ** 2, batch.weight)
-
-        train_network(self.network, loss_of, dataset, budget, LEARNING_RATE)
-        return self
-
-    def sample(self, context: LevelContext, num_samples: int, seed: int = 0) -> torch.Tensor:
-        return sample_windows(self.network, self.scheduler, SAMPLING_STEPS, context, num_samples, seed)
-
-    @property
-    def num_parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.network.parameters())
+    def make_scheduler(self) -> DDPMScheduler:
+        return DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")

@@ -8,14 +8,13 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import nn
 
 from ..datasets import LevelContext, LevelWindows
-from .base import Baseline, Budget, train_network
 from .denoising import (
     CONTEXT_DROPOUT,
     ContextEmbedding,
+    DenoisingBaseline,
     add_noise,
     patch_size,
     patchify,
-    sample_windows,
     unpatchify,
     weighted_mean,
 )
@@ -24,8 +23,6 @@ from .denoising import (
 NUM_BLOCKS = 4
 # A token stands for up to some fifty values, so it is wider than a layer that sees single values.
 TOKEN_WIDTH = 2
-SAMPLING_STEPS = 20
-LEARNING_RATE = 3e-3
 
 
 class VolumeEstimator(nn.Module):
@@ -126,7 +123,7 @@ class KSTDiffNetwork(nn.Module):
         return unpatchify(self.proj_out(tokens) + self.gain_out(tokens) * patches, self.patch)
 
 
-class KSTDiff(Baseline):
+class KSTDiff(DenoisingBaseline):
     """
     Diffusion whose prior is centred on the estimated volume of each place: 1000 steps, cosine, L1 loss.
 
@@ -136,28 +133,22 @@ class KSTDiff(Baseline):
 
     name = "KSTDiff"
 
-    def fit(self, dataset: LevelWindows, budget: Budget) -> "KSTDiff":
-        torch.manual_seed(budget.seed)
-        self.scheduler = DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
-        self.network = KSTDiffNetwork(dataset.context, budget.width)
+    def make_network(self, context: LevelContext, width: int) -> KSTDiffNetwork:
+        return KSTDiffNetwork(context, width)
 
-        def loss_of(batch: LevelWindows, generator: torch.Generator) -> torch.Tensor:
-            traffic = batch.traffic.to(budget.device)
-            # The squared error of a constant over time is least at the mean of the traffic.
-            volume = self.network.volume(batch.context).float()
-            volume_loss = weighted_mean((volume - traffic) ** 2, batch.weight)
-            noisy, steps, target = add_noise(self.scheduler, traffic - volume.detach(), generator)
-            prediction = self.network(noisy, steps, self.network.encode_context(batch.context))
-            return weighted_mean((prediction.float() - target).abs(), batch.weight) + volume_loss
+    def make_scheduler(self) -> DDPMScheduler:
+        return DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
 
-        train_network(self.network, loss_of, dataset, budget, LEARNING_RATE)
-        return self
+    def loss(self, batch: LevelWindows, generator: torch.Generator) -> torch.Tensor:
+        """Absolute error of the prediction and squared error of the volume over what was measured, a scalar."""
+        traffic = batch.traffic.to(self.device)
+        # The squared error of a constant over time is least at the mean of the traffic.
+        volume = self.network.volume(batch.context).float()
+        noisy, steps, target = add_noise(self.scheduler, traffic - volume.detach(), generator)
+        prediction = self.predict(noisy, steps, batch.context)
+        volume_loss = weighted_mean((volume - traffic) ** 2, batch.weight)
+        return weighted_mean((prediction - target).abs(), batch.weight) + volume_loss
 
     @torch.inference_mode()
     def sample(self, context: LevelContext, num_samples: int, seed: int = 0) -> torch.Tensor:
-        residual = sample_windows(self.network, self.scheduler, SAMPLING_STEPS, context, num_samples, seed)
-        return residual + self.network.volume(context).cpu()
-
-    @property
-    def num_parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.network.parameters())
+        return super().sample(context, num_samples, seed) + self.network.volume(context).cpu()

@@ -10,16 +10,14 @@ from diffusers import DDPMScheduler, UNet2DModel
 from torch import nn
 
 from ..datasets import LevelContext, LevelWindows
-from .base import Baseline, Budget, train_network
-from .denoising import ContextEmbedding, add_noise, sample_windows, weighted_mean
+from .base import Budget
+from .denoising import ContextEmbedding, DenoisingBaseline, add_noise, sample_windows, weighted_mean
 from .series import place_context, place_windows
 
 
 LARGEST_IMAGE = 12  # pixels along a side
 LOWEST = 0.2  # series are scaled to [LOWEST, 1]: the inverse divides by them
 SERIES_PER_WINDOW = 4  # places per window and training step
-SAMPLING_STEPS = 12  # a level has as many images as cells, so that steps are dear
-LEARNING_RATE = 5e-3
 
 
 def gramian_angular_field(series: torch.Tensor) -> torch.Tensor:
@@ -118,7 +116,7 @@ class NetDiffusNetwork(nn.Module):
         return self.unet(even, steps, class_labels=context).sample[..., :side, :side]
 
 
-class NetDiffus(Baseline):
+class NetDiffus(DenoisingBaseline):
     """
     Diffusion of Gramian angular fields of single series, 1000 steps, cosine, squared error of the velocity.
 
@@ -126,33 +124,35 @@ class NetDiffus(Baseline):
     """
 
     name = "NetDiffus"
+    learning_rate = 5e-3
+    sampling_steps = 12  # a level has as many images as cells, so that steps are dear
+
+    def make_scheduler(self) -> DDPMScheduler:
+        return DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
 
     def fit(self, dataset: LevelWindows, budget: Budget) -> "NetDiffus":
-        torch.manual_seed(budget.seed)
         self.images = SeriesImages(dataset.traffic)
-        self.scheduler = DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
-        places = place_windows(dataset)
-        self.network = NetDiffusNetwork(places.context, self.images.channels * self.images.rows, budget.width)
+        return super().fit(place_windows(dataset), replace(budget, batch_size=SERIES_PER_WINDOW * budget.batch_size))
 
-        def loss_of(batch: LevelWindows, generator: torch.Generator) -> torch.Tensor:
-            pictures = self.images.encode(batch.traffic.flatten(2)).to(budget.device)
-            noisy, steps, target = add_noise(self.scheduler, pictures, generator)
-            prediction = self.network(noisy, steps, self.network.encode_context(batch.context))
-            # A pixel is known as well as the two steps it is made of; all channels of the traffic are known alike.
-            known = batch.weight.flatten(2).unflatten(-1, (self.images.rows, self.images.side))
-            known = (known[..., :, None] * known[..., None, :]).flatten(1, 2).repeat(1, self.images.channels, 1, 1)
-            return weighted_mean((prediction.float() - target) ** 2, known)
+    def make_network(self, context: LevelContext, width: int) -> NetDiffusNetwork:
+        return NetDiffusNetwork(context, self.images.channels * self.images.rows, width)
 
-        places_per_step = replace(budget, batch_size=SERIES_PER_WINDOW * budget.batch_size)
-        train_network(self.network, loss_of, places, places_per_step, LEARNING_RATE)
-        return self
+    def loss(self, batch: LevelWindows, generator: torch.Generator) -> torch.Tensor:
+        """Squared error of the prediction for the pixels that were measured, a scalar."""
+        pictures = self.images.encode(batch.traffic.flatten(2)).to(self.device)
+        noisy, steps, target = add_noise(self.scheduler, pictures, generator)
+        prediction = self.predict(noisy, steps, batch.context)
+        # A pixel is known as well as the two steps it is made of; all channels of the traffic are known alike.
+        known = batch.weight.flatten(2).unflatten(-1, (self.images.rows, self.images.side))
+        known = (known[..., :, None] * known[..., None, :]).flatten(1, 2).repeat(1, self.images.channels, 1, 1)
+        return weighted_mean((prediction - target) ** 2, known)
 
     def sample(self, context: LevelContext, num_samples: int, seed: int = 0) -> torch.Tensor:
         picture = (self.images.channels * self.images.rows, self.images.side, self.images.side)
         series = sample_windows(
             self.network,
             self.scheduler,
-            SAMPLING_STEPS,
+            self.sampling_steps,
             place_context(context),
             num_samples,
             seed,
@@ -160,7 +160,3 @@ class NetDiffus(Baseline):
             self.images.decode,
         )  # (n, N x H x W, C, T)
         return series.unflatten(1, (-1, *context.shape[3:])).permute(0, 1, 4, 5, 2, 3).contiguous()
-
-    @property
-    def num_parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.network.parameters())

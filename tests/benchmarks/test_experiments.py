@@ -20,7 +20,7 @@ from benchmarks.runner import cell_name
 from benchmarks.systems import ZoomDiffSystem
 from benchmarks.variants import PAPER_METHOD, levels_words, load_cities, run_variant
 from zoomdiff_diffusers.training.arguments import parse_arguments
-from zoomdiff_diffusers.training.trainer import build_hierarchy, build_scheduler
+from zoomdiff_diffusers.training.components import build_hierarchy, build_scheduler
 
 
 EXPERIMENTS = [schedules, resolution_preference, efficiency, refinement, transfer, figures, few_steps, recipes]

@@ -20,12 +20,11 @@ from scipy.stats import kstest
 from support.tiny import context_with_zones, random_context, tiny_pipeline, zoned_pipeline
 
 from zoomdiff_diffusers import DRDMScheduler, Hierarchy, Level
-from zoomdiff_diffusers.pipelines.zoomdiff.city import (
-    CityGenerator,
+from zoomdiff_diffusers.pipelines.zoomdiff.city import CityGenerator, noise_of_place
+from zoomdiff_diffusers.pipelines.zoomdiff.city_windows import (
     extent_of_chains,
     extent_of_zones,
     make_windows,
-    noise_of_place,
     share_out,
     within,
 )

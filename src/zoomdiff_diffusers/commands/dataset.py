@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .messages import fail, fail_without, input_file
+from .messages import fail, fail_without, failures_of, input_file
 
 
 def dataset(
@@ -103,7 +103,7 @@ def dataset(
         from ..data.operator_data import TableFormat, build_dataset, build_telecom_italia, build_uomo
     except ModuleNotFoundError as error:
         fail_without(error.name, "dataset")
-    try:
+    with failures_of(output, "context"):
         if layout == "uomo":
             report = build_uomo(traffic, output)
         elif layout == "telecom-italia":
@@ -136,12 +136,6 @@ def dataset(
                 scale=scale,
                 value_unit=value_unit,
             )
-    except ModuleNotFoundError as error:
-        fail_without(error.name, "context")
-    except ValueError as error:
-        fail(str(error))
-    except OSError as error:
-        fail(f"--output: cannot write {output}: {error.strerror or error}.")
     if as_json:
         typer.echo(json.dumps(report, ensure_ascii=False))
     else:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .messages import check_output, fail, fail_without
+from .messages import check_output, fail, fail_without, failures_of
 
 
 KINDS = {".tif": "GeoTIFF", ".parquet": "GeoParquet", ".csv": "CSV", ".nc": "NetCDF"}
@@ -72,7 +72,7 @@ def export(
     from ..data import exports
 
     options = {"statistics": statistic or ["mean"], "time": time, "threshold": threshold}
-    try:
+    with failures_of(output, "city"):
         if kind == "GeoTIFF":
             report = exports.export_geotiff(traffic, output, level, **options, crs=crs)
         elif kind == "GeoParquet":
@@ -81,12 +81,6 @@ def export(
             report = exports.export_csv(traffic, output, level, **options)
         else:
             report = exports.export_netcdf(traffic, output, level)
-    except ModuleNotFoundError as error:
-        fail_without(error.name, "city")
-    except ValueError as error:
-        fail(str(error))
-    except OSError as error:
-        fail(f"--output: cannot write {output}: {error.strerror or error}.")
     if as_json:
         typer.echo(json.dumps(report, ensure_ascii=False))
     else:

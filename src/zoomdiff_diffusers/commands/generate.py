@@ -4,8 +4,6 @@
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .messages import check_output, fail, fail_without, input_file
+from .messages import check_output, fail, fail_without, failures_of, input_file
 from .models import DEFAULT_MODEL, MODEL_HELP, load_pipeline
 
 
@@ -107,23 +105,10 @@ def make_city(output: Path, model: str, device, as_json: bool, make) -> None:
         main, device = process.is_main_process, device or _device_with_float64(process.device)
     started = time.perf_counter()
     pipe = make_pipeline(model, device)
-    with failures_of_store(output):
+    with failures_of(output, "city"):
         make(pipe)
     if main:
         _print_store(output, time.perf_counter() - started, as_json)
-
-
-@contextmanager
-def failures_of_store(output: Path) -> Iterator[None]:
-    """Say in one line why `output` cannot be made."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        fail(str(error))
-    except ModuleNotFoundError:
-        fail_without("zarr", "city")
-    except OSError as error:
-        fail(f"--output: cannot write {output}: {error.strerror or error}.")
 
 
 def _print_store(output: Path, seconds: float, as_json: bool) -> None:

@@ -2,6 +2,8 @@
 """What the commands say when something is wrong: one line, no traceback, exit code 1."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,6 +25,26 @@ def check_output(output: Path, *inputs: Path | None) -> None:
         fail(f"--output: {output} is a folder.")
     if output.resolve() in [path.resolve() for path in inputs if path is not None]:
         fail(f"--output: {output} must not be the file that is read.")
+
+
+@contextmanager
+def failures_of(output: Path, extra: str, option: str = "") -> Iterator[None]:
+    """
+    Say in one line why `output` cannot be made.
+
+    Args:
+        output (`Path`): What the lines inside of `with` make.
+        extra (`str`): The extra of this package that brings the libraries they need.
+        option (`str`, defaults to `""`): Of the input that they read, where it is one alone.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        fail_without(error.name, extra)
+    except (ValueError, TypeError) as error:
+        fail(f"{option}: {error}" if option else str(error))
+    except OSError as error:
+        fail(f"--output: cannot write {output}: {error.strerror or error}.")
 
 
 def fail(message: str) -> NoReturn:

@@ -24,7 +24,7 @@ from .generate import (
     read_context,
     run_pipeline,
 )
-from .messages import check_output, fail, fail_without, input_file
+from .messages import check_output, fail, fail_without, failures_of, input_file
 from .models import DEFAULT_MODEL
 
 
@@ -133,7 +133,7 @@ def _read_measured(traffic: Path, layers, output: Path, sites, areas, timezone, 
         fail_without(error.name, "dataset")
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
         folder = traffic
-        try:
+        with failures_of(output, "context", "--traffic"):
             if not (traffic / STORE).is_dir():
                 if (sites is None) == (areas is None):
                     fail("A table needs --sites or --areas, which say where its units are.")
@@ -145,12 +145,6 @@ def _read_measured(traffic: Path, layers, output: Path, sites, areas, timezone, 
                     for note in report["notes"]:
                         typer.echo(f"- {note}", err=True)
             return read_measured(folder, layers, largest_distance)
-        except ModuleNotFoundError as error:
-            fail_without(error.name, "context")
-        except ValueError as error:
-            fail(f"--traffic: {error}")
-        except OSError as error:
-            fail(f"--output: cannot write {output}: {error.strerror or error}.")
 
 
 def _read_coarse(path: Path, level: str | None, pipe, units: str, layers, context: Path):

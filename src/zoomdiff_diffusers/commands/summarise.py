@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .messages import check_output, fail, fail_without
+from .messages import check_output, fail, failures_of
 
 
 STATISTICS = ("mean", "std", "quantiles", "exceedance")
@@ -47,16 +47,10 @@ def summarise(
     from ..data.ensembles import summarise_ensemble
     from ..data.stores import open_levels
 
-    try:
+    with failures_of(output, "city"):
         summarise_ensemble(traffic, output, quantiles, thresholds)
         with open_levels(output) as (_, levels):
             variables = {name: [it for it in STATISTICS if it in level] for name, level in levels.items()}
-    except ModuleNotFoundError as error:
-        fail_without(error.name, "city")
-    except ValueError as error:
-        fail(str(error))
-    except OSError as error:
-        fail(f"--output: cannot write {output}: {error.strerror or error}.")
     if as_json:
         typer.echo(json.dumps({"output": str(output), "quantiles": quantiles, "levels": variables}))
         return

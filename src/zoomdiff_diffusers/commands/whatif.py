@@ -18,11 +18,10 @@ from .generate import (
     Seed,
     Steps,
     Units,
-    failures_of_store,
     make_pipeline,
     open_context,
 )
-from .messages import check_output, fail, fail_without, input_file
+from .messages import check_output, fail, fail_without, failures_of, input_file
 from .models import DEFAULT_MODEL
 
 
@@ -98,7 +97,7 @@ def whatif(
         pipe = make_pipeline(model, device)
         arguments = (pipe, layers.drop_vars(report["dropped"]), plan)
         options = {"start": start, "num_hours": hours, "num_samples": samples, "seed": seed, "units": units}
-        with failures_of_store(output):
+        with failures_of(output, "city"):
             tree = _compare(arguments, options | {"num_inference_steps": steps}, output, _provenance(model, report))
         with tree:
             result = {"output": str(output), "seconds": round(time.perf_counter() - started, 3), "units": units}

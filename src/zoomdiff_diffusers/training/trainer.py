@@ -16,12 +16,9 @@ from diffusers.training_utils import EMAModel
 from tqdm.auto import tqdm
 
 from ..data.datasets import TrafficArea, TrafficWindows, load_areas, smoothed_layers, stack_windows
-from ..hierarchy import Hierarchy, resolve_stages
-from ..models import ZoomDiffRegressor, ZoomDiffUNet
-from ..models.embeddings import HOURS_PER_WEEK
-from ..processors import ContextProcessor, TrafficProcessor
+from ..processors import ContextProcessor
 from ..schedulers import DRDMScheduler
-from .arguments import Arguments, HierarchyArguments, SchedulerArguments
+from .arguments import Arguments
 from .checkpoints import (
     changed_settings,
     find_checkpoint,
@@ -31,6 +28,15 @@ from .checkpoints import (
     read_tensors,
     restore_optimizer,
     save_checkpoint,
+)
+from .components import (
+    build_hierarchy,
+    build_regressor,
+    build_scheduler,
+    build_unet,
+    context_schema,
+    fit_traffic_processor,
+    load_pretrained,
 )
 from .loss import DRDMLoss
 from .regression import fit_regressor
@@ -112,7 +118,7 @@ class Trainer:
     def _build(self) -> None:
         arguments, data, training = self.arguments, self.arguments.data, self.arguments.training
         torch.manual_seed(training.seed)  # the initial weights
-        source = _load_pipeline(arguments)
+        source = load_pretrained(arguments)
         self.hierarchy = source.hierarchy if source else build_hierarchy(arguments)
         size = (data.crop_hours, data.crop_height, data.crop_width)
         finest = (self.hierarchy.raster_factors[-1], self.hierarchy.temporal_factors[-1])
@@ -122,7 +128,7 @@ class Trainer:
                 f"but has {finest}."
             )
         self.hierarchy.shapes(*size)  # refuses windows that do not fit
-        layers = _schema(arguments, self.hierarchy)
+        layers = context_schema(arguments, self.hierarchy)
         names = [layer["name"] for layer in layers]
         train_areas = load_areas(data, names, "train")
         held_out = load_areas(data, names, "validation") if training.validation_areas else []
@@ -147,8 +153,12 @@ class Trainer:
     def _build_loss(self, source) -> None:
         training = self.arguments.training
         scheduler = source.scheduler if source else build_scheduler(self.hierarchy, self.arguments)
-        self.unet = source.unet if source else self._build_unet(scheduler)
-        regressor = source.regressor if source else self._build_regressor(scheduler)
+        processors = (self.context_processor, self.traffic_processor)
+        if source is None:
+            self.unet = build_unet(self.arguments, self.hierarchy, scheduler, *processors)
+            regressor = build_regressor(self.arguments, self.hierarchy, *processors)
+        else:
+            self.unet, regressor = source.unet, source.regressor
         if training.gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
         self.loss = DRDMLoss(
@@ -185,30 +195,6 @@ class Trainer:
         if unknown := set(special) - set(names):
             raise ValueError(f"`layer_dropout_of` names {sorted(unknown)}, but the context layers are {names}.")
         return [special.get(name, training.layer_dropout) for name in names]
-
-    def _build_unet(self, scheduler: DRDMScheduler) -> ZoomDiffUNet:
-        states = [scheduler.state_level(stage) for stage in range(len(self.hierarchy))]
-        return ZoomDiffUNet(
-            context_layers=self.context_processor.layer_specs if self.arguments.model.denoiser_context else [],
-            channels=len(self.traffic_processor.channels),
-            spatial_factors=[self.hierarchy.raster_factors[level] for level in states],
-            temporal_factors=[self.hierarchy.temporal_factors[level] for level in states],
-            time_step=self.hierarchy.config.time_step,
-            **{
-                "coarsest_unit": [self.hierarchy.temporal_factors[0], self.hierarchy.spatial_factors[0]],
-                **self.arguments.model.unet,
-            },
-        )
-
-    def _build_regressor(self, scheduler: DRDMScheduler) -> ZoomDiffRegressor | None:
-        if self.arguments.training.regression_steps == 0:
-            return None
-        return ZoomDiffRegressor(
-            context_layers=self.context_processor.layer_specs,
-            channels=len(self.traffic_processor.channels),
-            time_step=self.hierarchy.config.time_step,
-            **{"token_length": _token_length(self.hierarchy.config.time_step), **self.arguments.model.regressor},
-        )
 
     def _prepare_optimisation(self) -> None:
         training = self.arguments.training
@@ -507,97 +493,8 @@ class Trainer:
         )
 
 
-def build_hierarchy(arguments: Arguments) -> Hierarchy:
-    """From explicit levels, or from scales and their resolution greediness preference."""
-    group = arguments.hierarchy
-    metric = {"cell_size": group.cell_size, "time_step": group.time_step}
-    if group.spatial_scales is not None:
-        return Hierarchy.from_resolutions(group.spatial_scales, group.temporal_scales, group.rgp, **metric)
-    return Hierarchy(levels=group.levels, **metric)
-
-
-def build_scheduler(hierarchy: Hierarchy, arguments: Arguments) -> DRDMScheduler:
-    """One stage per level; the boundaries are those of the resolution greediness preference unless they are given."""
-    given = {name: value for name, value in vars(arguments.scheduler).items() if value is not None}
-    if arguments.training.regression_steps > 0:
-        if "continuous" in (arguments.scheduler.adding, arguments.scheduler.denoising):
-            raise ValueError("A regressor needs segmented `adding` and `denoising`: set `regression_steps` to 0.")
-        given["coarsest_prior"] = True
-    group = arguments.hierarchy
-    if group.spatial_scales is not None and "boundaries" not in given:
-        total = given.get("num_train_timesteps", 600)
-        stages = resolve_stages(list(group.spatial_scales.values()), group.temporal_scales, group.rgp)
-        given["boundaries"] = [round(total * end) for _, _, end in stages]
-    factors = {"spatial_factors": hierarchy.spatial_factors, "temporal_factors": hierarchy.temporal_factors}
-    return DRDMScheduler(**factors, **given)
-
-
-def fit_traffic_processor(areas: list[TrafficArea], arguments: Arguments) -> TrafficProcessor:
-    """Statistics of all training areas."""
-    data = arguments.data
-    simulated = data.dataset == "simulated_city"
-    unit = data.traffic_unit if data.traffic_unit is not None else ("MB" if simulated else "")
-    channels = list(data.traffic_variables)
-    found = areas[0].traffic.shape[0]
-    if len(channels) != found:
-        if len(channels) > 1:
-            raise ValueError(f"`traffic_variables` names {channels}, but the traffic has {found} channels.")
-        channels = [f"{channels[0]}_{channel}" for channel in range(found)]
-    processor = TrafficProcessor(channels=channels, unit=unit)
-    masks = [np.ones(area.traffic.shape[1:], bool) if area.valid is None else area.valid for area in areas]
-    return processor.fit([area.traffic for area in areas], masks, data.traffic_offset)
-
-
-def _token_length(time_step: float) -> int:
-    """The regressor's tokens: half a day in hours, or as near below as divides a week in other time steps."""
-    week = round(HOURS_PER_WEEK / time_step)
-    return max(length for length in range(1, 13) if week % length == 0)
-
-
-def _schema(arguments: Arguments, hierarchy: Hierarchy) -> list[dict]:
-    """The declared context layers, or those of the simulator; with those of zones that the hierarchy needs."""
-    data = arguments.data
-    if data.dataset == "simulated_city":
-        from ..data.simulated_context import SECTORS, SIMULATED_LAYERS, SITES
-
-        if data.layers is not None or data.smooth_layers:
-            raise ValueError("`layers` and `smooth_layers` are for files: the simulated city has its own layers.")
-        if data.train_region is not None or data.validation_region is not None:
-            raise ValueError(
-                "`train_region` and `validation_region` are for files: simulated cities are held out as a whole,"
-                " `validation_cities` of them."
-            )
-        if unknown := set(hierarchy.zone_layers) - {SITES, SECTORS}:
-            raise ValueError(f"The zones of the simulated city are {SITES!r} and {SECTORS!r}, not {sorted(unknown)}.")
-        zones = [SITES, SECTORS] if hierarchy.zone_layers else []
-        return [*SIMULATED_LAYERS, *({"name": name, "kind": "zones"} for name in zones)]
-    if data.layers is None:
-        raise ValueError(
-            "`layers` must declare the context layers of the dataset; [] stands for traffic without any context."
-        )
-    processor = ContextProcessor(layers=data.layers)  # refuses a wrong schema before any file is read
-    if missing := set(hierarchy.zone_layers) - set(processor.zone_layers):
-        raise ValueError(f"`layers` must declare the zones of the hierarchy too: {sorted(missing)}.")
-    return list(data.layers)
-
-
 def _unique_contexts(areas: list[TrafficArea]) -> list[dict]:
     return list({id(area.context): area.context for area in areas}.values())
-
-
-def _load_pipeline(arguments: Arguments):
-    """The pipeline to start from, if any; its parts cannot be changed by arguments."""
-    name = arguments.model.pretrained_pipeline
-    if name is None:
-        return None
-    given = (arguments.hierarchy, arguments.scheduler, arguments.model.unet, arguments.model.regressor)
-    if given != (HierarchyArguments(), SchedulerArguments(), {}, {}):
-        raise ValueError(
-            "With `pretrained_pipeline`, hierarchy, scheduler, unet and regressor come from it: do not give them."
-        )
-    from ..pipelines import ZoomDiffPipeline
-
-    return ZoomDiffPipeline.from_pretrained(name)
 
 
 def _flat(values: dict, prefix: str = "") -> dict[str, float]:
