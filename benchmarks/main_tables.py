@@ -69,8 +69,8 @@ TRUST = (
     "both ends of its training region. The true weeks and the members were made more, for all systems, after the "
     "first tables had turned out to depend on which of them were drawn; later so were the ensembles that are compared "
     "with forecasts, of ZoomDiff and the law, since 32 members had left a percent of scatter in the mean. XGBoost "
-    "forecasts the median, the Transformer the mean of the logarithm, which is near it: the ensemble's median, not its mean, is what compares "
-    "with them.\n"
+    "forecasts the median, the Transformer the mean of the logarithm, which is near it: the ensemble's "
+    "median, not its mean, is what compares with them.\n"
 )
 # So many times the budget's members. The members' scatter is still in their mean, to one part in 2 n of its error, and
 # a forecast has none: comparing the two to a percent takes many.
