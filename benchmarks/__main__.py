@@ -28,7 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument("--dataset", nargs="+", default=None, help="only the cells of these datasets")
     run.add_argument("--system", nargs="+", default=None, help="only the cells of these systems")
     run.add_argument(
-        "--seeds", type=int, nargs="+", default=[0], help="training seeds of main and few_steps (default: 0)"
+        "--seeds", type=int, nargs="+", default=[0], help="training seeds of main, few_steps and recipes (default: 0)"
     )
     run.add_argument("--jobs", type=int, default=2, help="processes at a time (default: 2)")
     run.add_argument("--output", type=Path, default=None, help="default: benchmarks/results/<budget>")
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if unknown := [name for name in names if name not in EXPERIMENTS]:
         parser.error(f"--experiment must be among {', '.join([*EXPERIMENTS, *groups])}, got {', '.join(unknown)}")
     budget = BUDGETS[arguments.budget]
-    seeds = {name: {"seeds": arguments.seeds} for name in ("main", "few_steps")}
+    seeds = {name: {"seeds": arguments.seeds} for name in ("main", "few_steps", "recipes")}
     cells = [cell for name in names for cell in experiment_module(name).cells(budget, **seeds.get(name, {}))]
     for key in ("dataset", "system"):
         wanted = getattr(arguments, key)

@@ -2,6 +2,8 @@
 """How the recipes of the datasets were chosen: variants on places or cities that no table tests."""
 
 import json
+from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -28,6 +30,8 @@ VARIANTS = {
         AS_CONFIGURED: [],
         "unbounded context": UNBOUNDED,
         "without random effects": WITHOUT_EFFECTS,
+        "random effects 0.1": ["--random_effects", "0.1"],
+        "random effects 0.3": ["--random_effects", "0.3"],
         "denoiser sees the context": ["--denoiser_context", "true"],
         "fewer items of coarse stages": ["--stage_items", "1", "4", "8", "8"],
         "without regression": ["--regression_steps", "0", "--denoiser_context", "true", *WITHOUT_EFFECTS],
@@ -75,21 +79,23 @@ def choose(results: list[dict], fold: int) -> str:
         fold (`int`): Which fold of the main tables.
 
     Returns:
-        `str`: the variant with the lowest geometric mean of the CRPS over the parts and the levels.
+        `str`: the variant with the lowest geometric mean of the CRPS over the seeds, the parts and the levels.
     """
-    means = {}
-    for document in results:
-        if document["cell"]["dataset"] == "shandong":
-            splits = document["results"]["splits"]
-            parts = [splits[f"fold {fold}, part {part}"]["levels"].values() for part in range(SHANDONG_PARTS)]
-            means[document["cell"]["system"]] = np.mean([np.log(level["crps"]) for part in parts for level in part])
-    return min(means, key=means.get)
+    names = [f"fold {fold}, part {part}" for part in range(SHANDONG_PARTS)]
+    logarithms = {
+        variant: [
+            np.log(level["crps"]) for splits in seeds for name in names for level in splits[name]["levels"].values()
+        ]
+        for variant, seeds in _by_variant(results, "shandong").items()
+    }
+    return min(logarithms, key=lambda variant: np.mean(logarithms[variant]))
 
 
-def cells(budget: BenchmarkBudget) -> list[dict]:
-    """One cell for each dataset and variant."""
+def cells(budget: BenchmarkBudget, seeds: Sequence[int] = (0,)) -> list[dict]:
+    """One cell for each dataset, variant and training seed."""
     return [
-        {"experiment": "recipes", "dataset": dataset, "system": variant, "seed": 0}
+        {"experiment": "recipes", "dataset": dataset, "system": variant, "seed": seed}
+        for seed in seeds
         for dataset, variants in VARIANTS.items()
         for variant in variants
     ]
@@ -122,33 +128,40 @@ def tables(results: list[dict]) -> str:
         "### How the recipes were chosen\n\n"
         "Variants of ZoomDiff's recipes on parts of the training data: other simulated cities; either end of Bonn's "
         "training columns; two of four parts of the training places of each fold of Shandong; a quarter of Beijing's "
-        "training stations. The values are means over the splits; ensembles have "
-        f"{LARGER} times the members of the budget. In Shandong, each fold has the variant with the lowest geometric "
+        "training stations. The values are means over the splits, and over the training seeds where there are several; "
+        f"ensembles have {LARGER} times the members of the budget. In Shandong, each fold has the variant with the lowest geometric "
         "mean of the CRPS over its own parts and the levels.\n"
     ]
     for dataset, variants in VARIANTS.items():
-        found = {
-            document["cell"]["system"]: document["results"]["splits"]
-            for document in results
-            if document["cell"]["dataset"] == dataset
-        }
+        found = _by_variant(results, dataset)
         rows = {variant: found[variant] for variant in variants if variant in found}
         if rows:
-            parts.append(f"#### {DATASETS[dataset].title}\n\n{_table(rows)}")
+            seeds = max(len(splits) for splits in rows.values())
+            title = DATASETS[dataset].title + (f", {seeds} training seeds" if seeds > 1 else "")
+            parts.append(f"#### {title}\n\n{_table(rows)}")
         if dataset == "shandong" and rows:
             folds = (f"{choose(results, fold)} (fold {fold})" for fold in range(FOLDS))
             parts.append(f"Chosen: {', '.join(folds)}.\n")
     return "\n".join(parts)
 
 
-def _table(rows: dict[str, dict]) -> str:
-    """CRPS and spread/skill of every variant at every level, averaged over the splits."""
-    first = next(iter(next(iter(rows.values())).values()))
+def _by_variant(results: list[dict], dataset: str) -> dict[str, list[dict]]:
+    """Variant -> the splits of every training seed."""
+    found = defaultdict(list)
+    for document in results:
+        if document["cell"]["dataset"] == dataset:
+            found[document["cell"]["system"]].append(document["results"]["splits"])
+    return found
+
+
+def _table(rows: dict[str, list[dict]]) -> str:
+    """CRPS and spread/skill of every variant at every level, averaged over the seeds and the splits."""
+    first = next(iter(next(iter(rows.values()))[0].values()))
     levels = list(first["levels"])
     header = ["variant", *(f"CRPS, {level}" for level in levels), *(f"spread/skill, {level}" for level in levels)]
 
     def mean(variant, level, name):
-        return float(np.mean([split["levels"][level][name] for split in rows[variant].values()]))
+        return float(np.mean([split["levels"][level][name] for seed in rows[variant] for split in seed.values()]))
 
     columns = [emphasised([mean(variant, level, "crps") for variant in rows]) for level in levels]
     columns += [[number(mean(variant, level, "spread_skill")) for variant in rows] for level in levels]
