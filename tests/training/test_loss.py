@@ -80,6 +80,19 @@ def test_parts_of_a_batch_add_up_to_the_whole(masked):
             assert not torch.allclose(other[1], stages, rtol=1e-3)
 
 
+def test_a_part_without_any_item_of_a_stage_has_a_gradient():
+    loss = make_loss(batch_size=8, stage_items=[1])
+    parts = [[row, row + 1] for row in range(0, 8, 2)]
+    values = []
+    for rows in parts:
+        value, _ = loss(part_of(make_batch(8), rows), 0, rows)
+        value.backward()
+        values.append(value.item())
+    assert 0.0 in values and sum(values) > 0
+    gradients = [parameter.grad for parameter in loss.unet.parameters() if parameter.grad is not None]
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
 def test_what_was_not_measured_does_not_matter():
     loss, batch = make_loss(), make_batch(mask=True)
     batch["mask"][2] = False  # an item without any measurement

@@ -24,6 +24,10 @@ from zoomdiff_diffusers.training.validation import VALIDATION_STREAM, sample_lev
 
 ROOT = Path(__file__).parents[2]
 TINY = ["--config", str(ROOT / "configs" / "tiny.yaml")]
+SITES = [
+    {"name": "bs", "zones": "site", "spatial_factor": 1, "temporal_factor": 24},
+    {"name": "grid", "spatial_factor": 1, "temporal_factor": 1},
+]
 SHANDONG = ROOT.parent / "shared" / "data" / "uomo_sd" / "tiles.npz"
 
 
@@ -88,7 +92,9 @@ def test_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(finished, tmp_pat
     whole, _ = finished
     resumed = tmp_path / "resumed"
     shutil.copytree(whole / "checkpoint-3", resumed / "checkpoint-3")
-    shutil.copy(whole / "log.jsonl", resumed)  # as left by a run that was killed after step 6
+    shutil.copy(whole / "log.jsonl", resumed)  # as left by a run that was killed after step 6, writing a line
+    with (resumed / "log.jsonl").open("a") as log:
+        log.write('{"step": 6, "seco')
     (resumed / ".checkpoint-6.partial").mkdir()
     options = ["--output_dir", resumed, "--checkpoints_total_limit", 3, "--validation_steps", 3]
     trainer(*options, "--resume_from_checkpoint", "latest").train()
@@ -104,6 +110,33 @@ def test_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(finished, tmp_pat
         trainer(*options, "--resume_from_checkpoint", "latest", "--seed", 1)
     with pytest.raises(ValueError, match="resume_from_checkpoint latest"):
         trainer("--output_dir", whole)
+
+
+def test_a_folder_keeps_its_run_and_all_other_files(finished, tmp_path):
+    whole, _ = finished
+    folder = tmp_path / "run"
+    short = ["--output_dir", folder, "--max_train_steps", 1, "--validation_areas", 0]
+    trainer(*short).train()  # a pipeline, but no checkpoint
+    (folder / "notes.txt").write_text("mine")
+    shutil.copytree(whole / "checkpoint-6", folder / "checkpoint-9")
+    before = tensors(folder)
+    for earlier in ("checkpoint-9", None):
+        with pytest.raises(ValueError, match="holds an earlier run"):
+            trainer(*short)
+        with pytest.raises(ValueError, match="holds an earlier run"):
+            trainer("--output_dir", folder, "--resume_from_checkpoint", whole / "checkpoint-3")
+        assert all(torch.equal(value, tensors(folder)[name]) for name, value in before.items())
+        if earlier is not None:
+            shutil.rmtree(folder / earlier)
+            before = tensors(folder)
+    with pytest.raises(ValueError, match="is `pretrained_pipeline` too"):
+        trainer(*short, "--overwrite_output_dir", "true", "--pretrained_pipeline", folder, "--unet", "{}")
+    shutil.copytree(whole / "checkpoint-6", folder / "checkpoint-9")
+    (folder / "validation-9.png").touch()
+    trainer(*short, "--overwrite_output_dir", "true", "--regression_steps", 0).train()
+    kept = {path.name for path in folder.iterdir()}
+    assert {"notes.txt", "model_index.json", "unet", "log.jsonl"} <= kept
+    assert not kept & {"checkpoint-9", "validation-9.png", "regressor"}
 
 
 def test_two_processes_equal_one_and_accumulation_changes_nothing(finished, tmp_path):
@@ -289,6 +322,12 @@ def test_mistakes_are_refused_before_training(tmp_path):
         (["--resume_from_checkpoint", "latest"], "holds no complete checkpoint"),
         (["--stage_items", 4, 4], "`stage_items`"),
         (["--levels", '[{"name": "a", "spatial_factor": 1, "temporal_factor": 2}]'], "last level .* has \\(1, 2\\)"),
+        (["--validation_inference_steps", 3], "`num_inference_steps` must give at least one call"),
+        (["--levels", json.dumps(SITES), "--stage_items", 4, "--solver", "ddpm"], "must not have the solver 'ddpm'"),
+        (
+            ["--levels", json.dumps(SITES), "--stage_items", 4, "--intensity", "continuous"],
+            "settings that levels with zones need",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             trainer("--output_dir", tmp_path / "run", *words)

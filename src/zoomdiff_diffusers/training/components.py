@@ -9,7 +9,7 @@ from ..models import ZoomDiffRegressor, ZoomDiffUNet
 from ..models.embeddings import HOURS_PER_WEEK
 from ..processors import ContextProcessor, TrafficProcessor
 from ..schedulers import DRDMScheduler
-from .arguments import Arguments, HierarchyArguments, SchedulerArguments
+from .arguments import Arguments, DataArguments, HierarchyArguments, SchedulerArguments
 
 
 def build_hierarchy(arguments: Arguments) -> Hierarchy:
@@ -120,7 +120,7 @@ def context_schema(arguments: Arguments, hierarchy: Hierarchy) -> list[dict]:
 
 
 def load_pretrained(arguments: Arguments):
-    """The pipeline to start from, if any; its parts cannot be changed by arguments."""
+    """The pipeline to start from, if any; a `ValueError` for arguments that would change its parts."""
     name = arguments.model.pretrained_pipeline
     if name is None:
         return None
@@ -131,7 +131,15 @@ def load_pretrained(arguments: Arguments):
         )
     from ..pipelines import ZoomDiffPipeline
 
-    return ZoomDiffPipeline.from_pretrained(name)
+    pipe, data = ZoomDiffPipeline.from_pretrained(name), arguments.data
+    changes = {
+        "denoiser_context": not arguments.model.denoiser_context and bool(pipe.unet.config.context_layers),
+        "traffic_offset": data.traffic_offset != DataArguments().traffic_offset,
+        "traffic_unit": data.traffic_unit is not None and {data.traffic_unit} != set(pipe.traffic_processor.units),
+    }
+    if given := [option for option, changed in changes.items() if changed]:
+        raise ValueError(f"With `pretrained_pipeline`, `{given[0]}` is that of '{name}': do not give another.")
+    return pipe
 
 
 def _token_length(time_step: float) -> int:

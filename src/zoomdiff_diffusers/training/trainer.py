@@ -15,11 +15,13 @@ from accelerate.utils import broadcast, is_tensorboard_available
 from diffusers.training_utils import EMAModel
 from tqdm.auto import tqdm
 
+from ..configuration import write_atomically
 from ..data.datasets import TrafficArea, TrafficWindows, load_areas, smoothed_layers, stack_windows
 from ..processors import ContextProcessor
 from ..schedulers import DRDMScheduler
 from .arguments import Arguments
 from .checkpoints import (
+    PREFIX,
     changed_settings,
     find_checkpoint,
     flatten_optimizer,
@@ -45,6 +47,7 @@ from .validation import sample_levels, score_levels
 
 logger = get_logger(__name__)
 
+LOG = "log.jsonl"
 # Windows from which the scales of the diffused quantities are measured.
 STATISTICS_WINDOWS = 256
 # Settings that may change when a run is resumed: they leave the steps done so far as they are.
@@ -71,6 +74,7 @@ class Trainer:
     def __init__(self, arguments: Arguments):
         self.arguments, training = arguments, arguments.training
         self.output_dir = Path(training.output_dir)
+        self.overwrites = False
         self.checkpoint = self._check_output_dir()
         if arguments.hub.push_to_hub:
             from ..hub.upload import check_login
@@ -99,21 +103,30 @@ class Trainer:
 
     def _check_output_dir(self) -> Path | None:
         """The checkpoint to resume from, if any; refuses to mix two runs in a folder."""
-        training = self.arguments.training
+        training, checkpoint = self.arguments.training, None
+        if self.output_dir.exists() and not self.output_dir.is_dir():
+            raise ValueError(f"`output_dir`: '{self.output_dir}' is not a folder.")
         if training.resume_from_checkpoint is not None:
             checkpoint = find_checkpoint(self.output_dir, training.resume_from_checkpoint)
             changes = changed_settings(read_state(checkpoint)["config"], self.arguments.to_dict(), FREE_SETTINGS)
             if changes:
                 raise ValueError(f"'{checkpoint}' belongs to a run with other settings: {'; '.join(changes)}.")
+        if checkpoint is not None and checkpoint.parent.resolve() == self.output_dir.resolve():
             return checkpoint
-        if self.output_dir.exists() and not self.output_dir.is_dir():
-            raise ValueError(f"`output_dir`: '{self.output_dir}' is not a folder.")
-        if list_checkpoints(self.output_dir) and not training.overwrite_output_dir:
+        earlier = list_checkpoints(self.output_dir) or (self.output_dir / "model_index.json").exists()
+        if earlier and not training.overwrite_output_dir:
             raise ValueError(
-                f"`output_dir`: '{self.output_dir}' holds checkpoints of an earlier run. Continue it with "
+                f"`output_dir`: '{self.output_dir}' holds an earlier run. Continue it with "
                 "--resume_from_checkpoint latest, delete it with --overwrite_output_dir, or choose another folder."
             )
-        return None
+        source = self.arguments.model.pretrained_pipeline
+        if earlier and source is not None and Path(source).resolve() == self.output_dir.resolve():
+            raise ValueError(
+                f"`output_dir`: '{self.output_dir}' is `pretrained_pipeline` too, which --overwrite_output_dir would"
+                " delete: choose another folder."
+            )
+        self.overwrites = bool(earlier)
+        return checkpoint
 
     def _build(self) -> None:
         arguments, data, training = self.arguments, self.arguments.data, self.arguments.training
@@ -143,6 +156,9 @@ class Trainer:
                     f"The layers of `pretrained_pipeline` are {source.context_processor.config.layers}: declare these."
                 )
             self.context_processor, self.traffic_processor = source.context_processor, source.traffic_processor
+            found, channels = train_areas[0].traffic.shape[0], self.traffic_processor.channels
+            if found != len(channels):
+                raise ValueError(f"`pretrained_pipeline` has the traffic channels {channels}, but the data {found}.")
         steps_per_day = max(1, round(24 / self.hierarchy.config.time_step))
         common = (self.context_processor, size, steps_per_day, self.hierarchy.config.time_step)
         options = (data.crop_alignment, data.flips, training.seed, data.longest_crop_hours)
@@ -180,6 +196,10 @@ class Trainer:
         self.measures_data_std = source is None
         if source is None and regressor is None:
             self._measure_data_std()
+        self.pipeline()  # refuses components that do not belong together, not only when they are saved
+        if self.held_out is not None:
+            steps = training.validation_inference_steps
+            DRDMScheduler.from_config(self.loss.scheduler.config).set_timesteps(steps)
 
     def _measure_data_std(self) -> None:
         sample = stack_windows(self.windows.draw(number) for number in range(STATISTICS_WINDOWS))
@@ -341,22 +361,20 @@ class Trainer:
     # ----------------------------------------------------------------------------------------- logs, validation, files
 
     def _open_logs(self) -> None:
-        training, main = self.arguments.training, self.accelerator.is_main_process
-        if main and self.checkpoint is None and training.overwrite_output_dir:
-            shutil.rmtree(self.output_dir, ignore_errors=True)
-        if main:
+        if self.accelerator.is_main_process:
+            if self.overwrites:
+                _delete_run(self.output_dir)
             self.output_dir.mkdir(parents=True, exist_ok=True)
-            log = self.output_dir / "log.jsonl"
+            log = self.output_dir / LOG
             lines = log.read_text(encoding="utf-8").splitlines() if log.exists() and self.step > 0 else []
-            kept = [line for line in lines if json.loads(line)["step"] <= self.step]
-            log.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            write_atomically(log, "".join(f"{line}\n" for line in lines if _step_of(line) <= self.step))
         self.accelerator.init_trackers("tensorboard")
         self.accelerator.wait_for_everyone()
 
     def _log(self, values: dict) -> None:
         if not self.accelerator.is_main_process:
             return
-        with (self.output_dir / "log.jsonl").open("a", encoding="utf-8") as log:
+        with (self.output_dir / LOG).open("a", encoding="utf-8") as log:
             log.write(json.dumps({"step": self.step, "seconds": round(self.seconds, 3), **values}) + "\n")
         self.accelerator.log(_flat(values), step=self.step)
 
@@ -491,6 +509,25 @@ class Trainer:
             context_processor=self.context_processor,
             regressor=self.loss.regressor,
         )
+
+
+def _delete_run(folder: Path) -> None:
+    """Delete what a run writes, and no other file of the folder."""
+    index = folder / "model_index.json"
+    saved = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
+    components = [name for name, value in saved.items() if isinstance(value, list)]
+    patterns = [LOG, "training_summary.json", "validation-*.png", f"{PREFIX}*", f".{PREFIX}*", "tensorboard"]
+    # The index goes first: without its components it would be no pipeline.
+    for path in [path for pattern in [index.name, *patterns, *components] for path in folder.glob(pattern)]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of the log; none is as late as one that a crash has cut short."""
+    try:
+        return json.loads(line)["step"]
+    except json.JSONDecodeError:
+        return math.inf
 
 
 def _unique_contexts(areas: list[TrafficArea]) -> list[dict]:
