@@ -84,6 +84,11 @@ def test_windows_are_a_pure_function_of_seed_and_number_and_cover_all_areas():
     assert not all(torch.equal(first, second) for first, second in zip(constants, following))
 
 
+def test_windows_may_begin_within_an_hour():
+    windows = TrafficWindows([coordinate_area()], ContextProcessor(layers=LAYERS), (5, 3, 4), 48, time_step=0.5)
+    assert {windows[index]["hour_of_week"].item() for index in range(5)} >= {5.0, 7.5}
+
+
 def test_validation_windows_tile_the_area_unchanged():
     area = coordinate_area()
     windows = TrafficWindows([area], ContextProcessor(layers=LAYERS), (80, 3, 4))

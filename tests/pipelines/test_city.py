@@ -3,6 +3,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -88,6 +89,7 @@ def test_windows_change_nothing_and_levels_sum_up(pipe, whole, tmp_path):
     [
         (Hierarchy(time_step=0.5), "2026-03-06T12:00"),
         (Hierarchy([Level("block", 2, 8), Level("cell", 1, 1)]), "2026-03-07T08:00"),
+        (Hierarchy([Level("block", 2, 1), Level("cell", 1, 1)], time_step=0.5), "2026-03-07T08:30"),
     ],
 )
 def test_windows_change_nothing_in_other_time_steps_and_at_other_hours(hierarchy, start, tmp_path):
@@ -312,6 +314,55 @@ distributed.destroy_process_group()
 """
 
 
+@pytest.mark.parametrize("place", ["clean-up", "rename", "last file"])
+def test_a_run_that_is_killed_at_its_end_is_complete_or_is_completed(place, pipe, whole, tmp_path, monkeypatch):
+    output, options = tmp_path / "city.zarr", FEW | {"num_samples": 1}
+
+    def killed(*words, **keywords):
+        raise Killed
+
+    owner, name, victim = {
+        "clean-up": (shutil, "rmtree", "states"),
+        "rename": (os, "replace", ".city.zarr.partial"),
+        "last file": (Path, "unlink", "progress.json"),
+    }[place]
+    function = getattr(owner, name)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            owner,
+            name,
+            lambda path, *words, **keywords: (
+                killed() if Path(path).name == victim else function(path, *words, **keywords)
+            ),
+        )
+        with pytest.raises(Killed):
+            pipe.generate_city(city(), output, **options)
+    if place == "last file":
+        assert output.exists()
+    else:
+        with monkeypatch.context() as patch:
+            patch.setattr(CityGenerator, "_step", killed)  # nothing is computed again
+            pipe.generate_city(city(), output, **options)
+    assert_same(levels_of(whole, pipe), levels_of(output, pipe))
+
+
+class Killed(BaseException):
+    """The end of a process, which no `except Exception` sees."""
+
+
+def test_a_run_that_has_done_nothing_gives_way(pipe, whole, tmp_path, monkeypatch):
+    def full(*words):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CityGenerator, "_begin", full)
+        with pytest.raises(OSError, match="no space left"):
+            pipe.generate_city(city(), tmp_path / "city.zarr", **FEW | {"seed": 8})
+    assert (tmp_path / ".city.zarr.partial").exists()
+    pipe.generate_city(city(), tmp_path / "city.zarr", **FEW)
+    assert_same(levels_of(whole, pipe), levels_of(tmp_path / "city.zarr", pipe))
+
+
 def test_two_processes_make_the_same_store(pipe, whole, tmp_path):
     program = tmp_path / "program.py"
     program.write_text(TWO.format(tests=str(ROOT / "tests"), output=str(tmp_path / "city.zarr")), encoding="utf-8")
@@ -335,6 +386,10 @@ def test_what_cannot_be_is_refused_before_work_starts(pipe, whole, tmp_path):
     refused("`num_samples` must be a positive integer, but is 0", num_samples=0)
     refused("the folder .* is missing", FileNotFoundError, output=tmp_path / "no" / "no.zarr")
     refused("must be an xarray.Dataset", context=random_context())
+    refused("extra", context=city().assign(extra=city()["population"]))
+    refused("population_over_time", context=city(hours=72), num_hours=96)
+    constant = city().assign(population_over_time=city()["population_over_time"].isel(hour=0))
+    refused("'population_over_time' must have the dimension `hour`", context=constant)
     refused("`height` must be a multiple of 8, but is 39", context=city().isel(y=slice(1, None)))
     refused("`num_hours` must be a positive multiple", num_hours=0.5)
     refused("`time` must be a multiple of 24", num_hours=30)

@@ -8,6 +8,7 @@ import pytest
 import torch
 import xarray
 from contracts.pipeline import FEW, PIPELINE_CHECKS, assert_consistent, assert_same_levels
+from diffusers import DDIMScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.tiny import (
@@ -26,6 +27,7 @@ from zoomdiff_diffusers import (
     ContextProcessor,
     DRDMScheduler,
     Hierarchy,
+    Level,
     TrafficProcessor,
     ZoomDiffPipeline,
     ZoomDiffUNet,
@@ -266,6 +268,17 @@ def test_finer_coarsest_levels_may_start_within_the_day():
         parse_start("2024-03-05T04:00", hierarchy)
 
 
+def test_half_an_hour_matters():
+    hierarchy = Hierarchy([Level("block", 2, 1), Level("cell", 1, 1)], time_step=0.5)
+    pipe = tiny_pipeline(regression=True, hierarchy=hierarchy)
+    starts = [f"2026-03-02T{time}" for time in ("00:00", "00:30", "01:00", "00:30")]
+    made = [
+        pipe(random_context(), start, num_inference_steps=4, generator=seeded()).levels["cell"] for start in starts
+    ]
+    assert np.array_equal(made[1], made[3])
+    assert all(not np.allclose(first, second, rtol=1e-3) for first, second in itertools.combinations(made[:3], 2))
+
+
 def test_weekday_matters_and_week_does_not(pipe):
     def generate(start):
         return pipe(random_context(), start=start, generator=seeded(), **FEW)
@@ -480,6 +493,9 @@ def test_scheduler_that_does_not_fit_is_refused_after_a_swap():
     pipe = tiny_pipeline()
     pipe.scheduler = DRDMScheduler(spatial_factors=[8, 1], temporal_factors=[24, 1])
     with pytest.raises(ValueError, match="`scheduler` and `hierarchy`"):
+        pipe(random_context())
+    pipe.scheduler = DDIMScheduler()
+    with pytest.raises(ValueError, match="must be a DRDMScheduler.* but is a DDIMScheduler.*solver='ddim'"):
         pipe(random_context())
 
 

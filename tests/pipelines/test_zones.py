@@ -70,6 +70,17 @@ def test_a_missing_site_is_filled_in(pipe):
     assert np.ptp(levels["bs"][0, 0][:, lost], axis=-1).max() < 1e-4 * levels["bs"].mean()
 
 
+def test_traffic_that_differs_within_a_site_is_refused(pipe):
+    context = context_with_zones()
+    given = pipe(context, generator=seeded(1), num_inference_steps=4).levels["bs"]
+    row, column = np.argwhere(context[SITES] == 2)[0]
+    for value in (1.01 * given[..., row, column] + 1e-6, np.nan):
+        changed = given.copy()
+        changed[..., row, column] = value
+        with pytest.raises(ValueError, match="must have one value in all cells of a unit of 'site'.* 1 of 1"):
+            pipe.refine(changed, "bs", context, generator=seeded(2))
+
+
 def test_named_axes_say_which_unit_serves_a_cell(pipe):
     context = context_with_zones()
     tree = pipe(context, generator=seeded(), num_inference_steps=4, units="sum", output_type="xarray").levels

@@ -2,6 +2,7 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from contracts.scheduler import SCHEDULER_CHECKS, arbitrary_network, output_for
@@ -381,6 +382,13 @@ def test_epsilon_never_meets_an_empty_signal():
 def test_bad_configurations_are_refused(config, message):
     with pytest.raises(ValueError, match=message):
         DRDMScheduler(**config)
+
+
+def test_calls_may_be_counted_by_numpy():
+    schedulers = [DRDMScheduler(), DRDMScheduler()]
+    for scheduler, count in zip(schedulers, (12, np.int64(12))):
+        scheduler.set_timesteps(count)
+    assert torch.equal(schedulers[0].timesteps, schedulers[1].timesteps)
 
 
 def test_bad_calls_are_refused():

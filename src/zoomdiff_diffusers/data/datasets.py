@@ -422,7 +422,7 @@ class TrafficWindows(torch.utils.data.Dataset):
             "traffic": torch.from_numpy(area.traffic[:, time, rows, columns]),
             "static": context.static[0, :, rows, columns],
             "present": context.present[0],
-            "hour_of_week": torch.tensor(int(area.start_hour + time.start * self.time_step) % 168),
+            "hour_of_week": torch.tensor((area.start_hour + time.start * self.time_step) % 168),
         }
         for name, labels in (context.zones or {}).items():
             window[ZONES + name] = labels[0, rows, columns].unique(return_inverse=True)[1]

@@ -35,8 +35,7 @@ class ZoomDiffRegressor(ModelMixin, ConfigMixin):
         bounded_context (`bool`, defaults to `True`):
             Whether layers that do not vary enter as tanh(x) and tanh(x / 3), x standardised. A cell beyond all that
             was seen in training then counts as the most extreme one seen, as for regression trees: that generalises
-            better from few places. `False` takes x as it is and normalises the tokens; so do models that were saved
-            before there was a choice.
+            better from few places. `False` takes x as it is and normalises the tokens.
         time_step (`float`, defaults to 1.0): Time step in hours.
     """
 

@@ -9,6 +9,7 @@ m = 0, is free of noise. Equation numbers are those of the ZoomDiff paper.
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -277,7 +278,7 @@ class DRDMScheduler(SchedulerMixin, ConfigMixin):
         num_stages, active = len(self.stages), len(self.stages) - start_stage
         if num_inference_steps is None:
             counts = [7] * num_stages
-        elif isinstance(num_inference_steps, int):
+        elif isinstance(num_inference_steps, Integral):
             share, rest = divmod(num_inference_steps, active)
             counts = [0] * start_stage + [share + (position < rest) for position in range(active)]
         else:

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from ...data.stores import levels_to_datatree, replace_file, shared_attributes, shared_grid_mapping
 from .city_windows import Window, extent_of_chains, make_windows, scaled, share_out, widened, within
-from .inputs import cell_centres, check_cell_size, first_hour, parse_start
+from .inputs import cell_centres, check_cell_size, first_hour, hour_of_week, parse_start
 
 
 HOURS_PER_WEEK = 168
@@ -110,13 +110,16 @@ class CityGenerator:
         # What guides a stage is not the level before it, in the store, where zones cut across its units.
         self.keeps_fields = bool(self.hierarchy.zone_layers) or measured is not None
         self.extent = self._extent(size)
+        # Of the last unit, which a layer that is too short does not have: refuses a context that does not fit.
+        self._tensors(tuple(slice(count - 1, count) for count in self.area))
 
     def _check(self):
         """Refuse arguments that no run could honour, before work starts."""
         import importlib.util
 
         if importlib.util.find_spec("zarr") is None:
-            raise ModuleNotFoundError("zarr is not installed. pip install 'zoomdiff_diffusers[city]' brings it.")
+            message = "zarr is not installed; the extra `city` of zoomdiff_diffusers brings it."
+            raise ModuleNotFoundError(message, name="zarr")
         if not isinstance(self.context, xarray.Dataset) or not {"y", "x"} <= set(self.context.sizes):
             raise ValueError(
                 "`context` must be an xarray.Dataset with the dimensions `y` and `x`, but is "
@@ -186,7 +189,10 @@ class CityGenerator:
         time_step = self.hierarchy.config.time_step
         if num_hours is None:
             layers = [layer["name"] for layer in self.pipe.context_processor.layers if layer["kind"] == "temporal"]
-            lengths = [self.context[name].sizes["hour"] for name in layers if name in self.context]
+            varying = [self.context[name] for name in layers if name in self.context]
+            if constant := [layer.name for layer in varying if "hour" not in layer.sizes]:
+                raise ValueError(f"`context`: the layer {constant[0]!r} must have the dimension `hour`.")
+            lengths = [layer.sizes["hour"] for layer in varying]
             return lengths[0] if lengths else round(HOURS_PER_WEEK / time_step)
         steps = num_hours / time_step
         if steps != round(steps) or steps < 1:
@@ -244,9 +250,10 @@ class CityGenerator:
                     self._write_progress(fingerprint, position + 1)
                 wait()
         if main:
-            shutil.rmtree(self.folder / STATES)
-            (self.folder / PROGRESS).unlink()
+            # As long as the folder has its temporary name, it must say that it is done.
+            shutil.rmtree(self.folder / STATES, ignore_errors=True)
             os.replace(self.folder, self.output)
+            (self.output / PROGRESS).unlink()
         wait()
         return self.output
 
@@ -300,12 +307,14 @@ class CityGenerator:
         """Make the store under its temporary name, or take up the one that an interrupted run has left."""
         path = self.folder / PROGRESS
         if path.is_file():
-            if json.loads(path.read_text(encoding="utf-8"))["fingerprint"] == fingerprint:
+            progress = json.loads(path.read_text(encoding="utf-8"))
+            if progress["fingerprint"] == fingerprint:
                 return
-            raise ValueError(
-                f"`output`: {self.folder} holds an unfinished run with another context, model or settings. Go on with "
-                "the same ones, or remove that folder."
-            )
+            if progress["done"] > 0:
+                raise ValueError(
+                    f"`output`: {self.folder} holds an unfinished run with another context, model or settings. Go on"
+                    " with the same ones, or remove that folder."
+                )
         shutil.rmtree(self.folder, ignore_errors=True)
         self._create(windows)
         self._write_progress(fingerprint, 0)
@@ -504,12 +513,11 @@ class CityGenerator:
         return {name: labels.to(self.pipe._execution_device) for name, labels in zones.items()}
 
     def _tensors(self, part: tuple[slice, slice, slice]):
-        """Normalised context of a part, and the hour of the week at which it starts."""
+        """Normalised context of a part, and the time since Monday 00:00 at which it starts, in hours."""
         hours = (part[0].stop - part[0].start) * self.unit[0]
         cells = tuple((axis.stop - axis.start) * side for axis, side in zip(part[1:], self.unit[1:]))
         tensors = self.pipe.context_processor([self._context_of(part)], hours, cells).to(self.pipe._execution_device)
-        start = self.start_time.weekday() * 24 + self.start_time.hour
-        hour = start + part[0].start * self.unit[0] * self.hierarchy.config.time_step
+        hour = hour_of_week(self.start_time) + part[0].start * self.unit[0] * self.hierarchy.config.time_step
         return tensors, hour % HOURS_PER_WEEK
 
 

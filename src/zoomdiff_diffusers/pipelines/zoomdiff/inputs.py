@@ -50,6 +50,12 @@ def parse_start(start, hierarchy: Hierarchy, begins: np.datetime64 | None = None
     return parsed
 
 
+def hour_of_week(start: datetime) -> float:
+    """Return the time since Monday 00:00 in hours, with a fraction where `start` lies within an hour."""
+    midnight = datetime.combine(start, time())
+    return start.weekday() * 24 + (start - midnight).total_seconds() / 3600
+
+
 def check_cell_size(contexts: list, hierarchy: Hierarchy):
     """Raise a `ValueError` for a context whose attribute `cell_size_m` is not the side of the hierarchy's cells."""
     for context in contexts:
@@ -142,3 +148,24 @@ def as_traffic(traffic, channels: int, num_contexts: int, device: torch.device) 
     if (values < 0).any() or values.isinf().any():
         raise ValueError("`traffic` must be finite and not negative; write NaN where a value is missing.")
     return values
+
+
+def check_zone_traffic(traffic: torch.Tensor, level: int, hierarchy: Hierarchy, zones: dict | None):
+    """
+    Raise a `ValueError` for given traffic of a level with zones whose cells do not have the value of their unit.
+
+    Args:
+        traffic (`torch.Tensor`): (N, C, T_k, H_k, W_k), NaN where nothing is known.
+        level (`int`): Its level.
+        hierarchy ([`Hierarchy`]): The levels.
+        zones (`dict[str, torch.Tensor]`, *optional*): Those of each of the N, if the hierarchy has any.
+    """
+    for values in (traffic.isnan().float(), traffic.nan_to_num(nan=0.0)):
+        units = hierarchy.over_units(values, level, zones)
+        if not torch.allclose(values, units, rtol=1e-3, atol=0):
+            different = int((~torch.isclose(values, units, rtol=1e-3, atol=0)).flatten(2).any(2).sum())
+            raise ValueError(
+                f"`traffic` of level {hierarchy.names[level]!r} must have one value in all cells of a unit of"
+                f" {hierarchy.levels[level].zones!r}, or none, but has several in {different} of"
+                f" {values.shape[0] * values.shape[1]} tensors (sample and channel)."
+            )

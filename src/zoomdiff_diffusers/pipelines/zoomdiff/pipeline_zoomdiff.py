@@ -26,7 +26,16 @@ from ...models import ZoomDiffRegressor, ZoomDiffUNet
 from ...processors import ContextProcessor, ContextTensors, TrafficProcessor
 from ...schedulers import DRDMScheduler
 from .city import CityGenerator
-from .inputs import as_traffic, cell_centres, check_cell_size, expand_generators, first_hour, parse_start
+from .inputs import (
+    as_traffic,
+    cell_centres,
+    check_cell_size,
+    check_zone_traffic,
+    expand_generators,
+    first_hour,
+    hour_of_week,
+    parse_start,
+)
 from .measurements import MeasuredTraffic, MeasuredZones
 from .pipeline_output import ZoomDiffPipelineOutput
 
@@ -63,8 +72,8 @@ class _Request:
     forecast: list[torch.Tensor] | None = None  # per level, one entry per context
 
     @property
-    def hour_of_week(self) -> int:
-        return self.start.weekday() * 24 + self.start.hour
+    def hour_of_week(self) -> float:
+        return hour_of_week(self.start)
 
 
 class ZoomDiffPipeline(DiffusionPipeline):
@@ -123,6 +132,12 @@ class ZoomDiffPipeline(DiffusionPipeline):
 
     def check_components(self):
         """Raise a `ValueError` for components that were not made for each other, such as another schema's."""
+        if not hasattr(self.scheduler, "stages"):
+            raise ValueError(
+                "`scheduler` must be a DRDMScheduler, which knows the stages, but is a "
+                f"{type(self.scheduler).__name__}. For another solver, take"
+                " `DRDMScheduler.from_config(pipe.scheduler.config, solver='ddim')`."
+            )
         levels = list(zip(self.hierarchy.spatial_factors, self.hierarchy.temporal_factors))
         stages = [tuple(factors) for factors in self.scheduler.stages]
         states = [tuple(self.scheduler.state_factors(stage)) for stage in range(len(stages))]
@@ -452,6 +467,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
                 f"`traffic` must be {request.shapes[level]} on its last three axes, the size of level"
                 f" {self.hierarchy.names[level]!r} for this context, but is {tuple(traffic.shape[-3:])}."
             )
+        check_zone_traffic(traffic, level, self.hierarchy, request.zones)
         # 3. Stages
         self._guidance_scale = guidance_scale
         means = traffic / (self.hierarchy.volume(level, request.zones) if units == "sum" else 1)
@@ -675,7 +691,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
         )
 
     def forecast_levels(
-        self, tensors: ContextTensors, num_steps: int, hour_of_week: int, batch_size: int = 1
+        self, tensors: ContextTensors, num_steps: int, hour_of_week: float, batch_size: int = 1
     ) -> list[torch.Tensor] | None:
         """
         Return the regressor's forecast of all levels, as physical means (B, C, T_k, H_k, W_k); none without one.
@@ -683,7 +699,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
         Args:
             tensors ([`ContextTensors`]): Of B contexts.
             num_steps (`int`): T, number of finest time steps.
-            hour_of_week (`int`): Of the first hour, 0 = Monday 00:00.
+            hour_of_week (`float`): Time since Monday 00:00 at which the first step begins, in hours.
             batch_size (`int`, defaults to 1): Contexts that pass the regressor at once.
         """
         if self.regressor is None:
@@ -725,7 +741,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
             sample = state[part].to(dtype)
             inputs = {
                 "prior": None if prior is None else prior[part].to(dtype),
-                "hour_of_week": torch.full_like(index, request.hour_of_week),
+                "hour_of_week": torch.full_like(index, request.hour_of_week, dtype=torch.float32),
             }
             output = self.unet(sample, timestep, stage, context_embedding=embeddings[0][index], **inputs).sample
             if self.do_classifier_free_guidance:
