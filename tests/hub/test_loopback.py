@@ -121,12 +121,19 @@ def test_revisions_load_and_a_later_push_leaves_no_old_files(hub, pushed):
     assert not {"zoom.png", "training_summary.json"} & set(now)  # those were about the first weights
 
 
+def test_weights_of_other_variants_stay(hub, pushed):
+    first, second, third = [set(files) for files in hub.repository("org/variants").commits.values()][-3:]
+    half = {f"{network}/diffusion_pytorch_model.half.safetensors" for network in ("unet", "regressor")}
+    assert second == first | half and not first & half
+    assert third == second - {"training_summary.json"}  # that was about other weights
+
+
 def test_the_training_summary_survives_every_way(hub, client, pushed):
     kept = json.loads((client.folder / "saved" / "training_summary.json").read_text())
     copies = [kept]
     for files in (first_push(hub, pushed), hub.repository("planner/again").files()):
         copies.append(json.loads(files["training_summary.json"].content))
-    expected = json.loads(re.sub("/home/planner/(runs/)?", "", json.dumps(hub_client.SUMMARY)))
+    expected = json.loads(re.sub("/home/planner/(runs/)?", "", json.dumps(hub_client.TWO_RUNS)))
     assert copies == 3 * [expected]
 
 
@@ -214,7 +221,7 @@ def test_a_model_trained_on_simulated_cities_says_so(hub, commands):
     assert "simulated" in metadata["tags"] and "license" not in metadata
     assert "Trained on simulated data" in text and "| simulated cities | 40 of 64 x 64 cells, 1 x 504 h each |" in text
     assert "| batch | 8 windows of 24 to 504 x 16 x 16 time steps and cells |" in text
-    assert "| goes on from | `simulated_city` |" in text
+    assert "| continued from | `runs/simulated_city` |" in text
     assert "- Weights: not stated" in text and "on at most 8 windows that were held out; 8 samples each." in text
     assert "| `bs` | 1.233 | 1.945 | 2.961 | 2.439 | 1.409 |" in text
     assert len(hub.repository("org/city").files()["zoom.png"].content) < 200_000

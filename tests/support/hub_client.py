@@ -32,6 +32,7 @@ SUMMARY = {
         "model": {"pretrained_pipeline": None},
     },
 }  # fmt: skip
+TWO_RUNS = {"runs": [{**SUMMARY, "seed": 6}, SUMMARY]}
 DESCRIPTION = "Traffic of operator X in Lyon, March 2026 | counted in cells"
 
 
@@ -50,7 +51,7 @@ def with_package(folder: Path) -> dict:
     from zoomdiff_diffusers import ContextProcessor, DRDMScheduler, Hierarchy, ZoomDiffPipeline, ZoomDiffUNet
 
     tiny_pipeline(regression=True).save_pretrained(folder / "local")
-    (folder / "local" / "training_summary.json").write_text(json.dumps(SUMMARY))
+    (folder / "local" / "training_summary.json").write_text(json.dumps(TWO_RUNS))
     pipe = ZoomDiffPipeline.from_pretrained(folder / "local")
     commit = pipe.push_to_hub(
         "org/lyon", private=True, data_description=DESCRIPTION, context=random_context(), remote_code=True
@@ -79,6 +80,9 @@ def with_package(folder: Path) -> dict:
     zoned.push_to_hub("org/sites", context=context, remote_code=True)
     np.savez(folder / "zoned.npz", **generate(zoned, context))
     np.savez(folder / "zoned_loaded.npz", **generate(DiffusionPipeline.from_pretrained("org/sites"), context))
+
+    for made, variant in ((pipe, None), (pipe, "half"), (tiny_pipeline(regression=True, gain=0.5), None)):
+        made.push_to_hub("org/variants", variant=variant, context=random_context())
 
     other = tiny_pipeline(gain=0.5)
     other.push_to_hub("org/lyon")

@@ -42,7 +42,7 @@ def model_card(
         figure (`str`, *optional*): File name of a picture beside the card.
         remote_code (`bool`, defaults to `False`): Say how to load the revision without the package.
     """
-    run = run_of(pipe.training_summary)
+    run = runs_of(pipe.training_summary)[-1]
     settings = run.get("config", {}).get("data", {})
     stated = _statements(statements, run)
     name, simulated = repo_id.split("/")[-1], settings.get("dataset") == "simulated_city"
@@ -102,10 +102,9 @@ def model_card(
     )
 
 
-def run_of(summary: dict | None) -> dict:
-    """The run that made the weights: the last one where a summary lists several, {} where there is none."""
-    runs = (summary or {}).get("runs")
-    return runs[-1] if runs else summary or {}
+def runs_of(summary: dict | None) -> list[dict]:
+    """The runs of a summary, the one that made the weights last; one empty run where there is no summary."""
+    return (summary or {}).get("runs") or [summary or {}]
 
 
 def _statements(statements: dict, run: dict) -> dict[str, str]:
@@ -203,8 +202,6 @@ def _training_rows(pipe, run: dict) -> list[tuple[str, str]]:
         size = f"{steps} x {windows['crop_height']} x {windows['crop_width']}"
         rows.append(("batch", f"{settings['batch_size']} windows of {size} time steps and cells"))
         rows.append(("peak learning rate", f"{settings['learning_rate']:g}"))
-    if source := run.get("config", {}).get("model", {}).get("pretrained_pipeline"):
-        rows.append(("goes on from", f"`{Path(source).name}`"))
     return rows
 
 

@@ -13,7 +13,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalToke
 
 from ..configuration import write_atomically
 from ..pipelines.zoomdiff.pipeline_zoomdiff import TRAINING_SUMMARY
-from .cards import dataset_card, dataset_facts, is_simulated, model_card, run_of
+from .cards import dataset_card, dataset_facts, is_simulated, model_card, runs_of
 from .remote_code import write_remote_code
 
 
@@ -70,14 +70,29 @@ def push_pipeline(
             "repo_id": repo_id,
             "path_in_repo": subfolder,
             "commit_message": commit_message or "Upload ZoomDiffPipeline",
-            # Files of an earlier push that this one does not replace would be about other weights.
-            "delete_patterns": [f"{name}/*" for name in pipe.components] + [FIGURE, TRAINING_SUMMARY],
+            "delete_patterns": [*_outdated(pipe, variant), FIGURE, TRAINING_SUMMARY],
         }
         commit = api.upload_folder(**options, folder_path=folder, create_pr=create_pr)
         if remote_code:
             api.create_branch(repo_id, branch=REMOTE_CODE_BRANCH, exist_ok=True)
             api.upload_folder(**options, folder_path=with_code, revision=REMOTE_CODE_BRANCH)
     return commit
+
+
+def _outdated(pipe, variant: str | None) -> list[str]:
+    """Patterns of the files that an earlier push may have left in the folders of the components."""
+    suffix = f".{variant}" if variant else ""
+    weights = [
+        f"diffusion_pytorch_model{suffix}.safetensors",
+        f"diffusion_pytorch_model{suffix}-*-of-*.safetensors",
+        f"diffusion_pytorch_model.safetensors.index{suffix}.json",
+    ]
+    # Weights of other variants stay, as in `save_pretrained`.
+    return [
+        f"{name}/{pattern}"
+        for name, component in pipe.components.items()
+        for pattern in (["*"] if component is None else weights)
+    ]
 
 
 def push_dataset(
@@ -249,7 +264,7 @@ def _leave_out_local_paths(folder: Path) -> None:
     path = folder / TRAINING_SUMMARY
     if path.is_file():
         summary = json.loads(path.read_text(encoding="utf-8"))
-        for group in run_of(summary).get("config", {}).values():
+        for group in [group for run in runs_of(summary) for group in run.get("config", {}).values()]:
             for name, value in group.items():
                 if isinstance(value, str) and (Path(value).is_absolute() or value.startswith(("~", "."))):
                     group[name] = Path(value).name
