@@ -128,8 +128,9 @@ def tables(results: list[dict]) -> str:
         "### How the recipes were chosen\n\n"
         "Variants of ZoomDiff's recipes on parts of the training data: other simulated cities; either end of Bonn's "
         "training columns; two of four parts of the training places of each fold of Shandong; a quarter of Beijing's "
-        "training stations. The values are means over the splits, and over the training seeds where there are several; "
-        f"ensembles have {LARGER} times the members of the budget. In Shandong, each fold has the variant with the lowest geometric "
+        "training stations. The first variant of each is that of the tables above, except in Shandong. The values are "
+        "means over the splits, and over the training seeds where there are several; ensembles have "
+        f"{LARGER} times the members of the budget. In Shandong, each fold has the variant with the lowest geometric "
         "mean of the CRPS over its own parts and the levels.\n"
     ]
     for dataset, variants in VARIANTS.items():
