@@ -80,14 +80,22 @@ def test_published_layouts(tmp_path):
     (tmp_path / "files").mkdir()
     truth = write_telecom_italia(tmp_path / "files", grid_width=9, grid_height=4, days=1)
     words = ["--traffic", tmp_path / "files", "--layout", "telecom-italia", "--grid-width", 9]
-    done = zoomdiff("dataset", *words, "--out", tmp_path / "out", "--json")
+    done = zoomdiff("dataset", *words, "--cell-size", 1000, "--out", tmp_path / "out", "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["totals"]["internet"] == truth[4].sum()
+    with xarray.open_zarr(tmp_path / "out" / "traffic.zarr", consolidated=False) as store:
+        assert store["x"].values[:2].tolist() == [500, 1500]
     done = zoomdiff(
         "dataset", *words, "--out", tmp_path / "out2", "--counter", "--value-column", "internet", "--scale", 2
     )
     assert done.exit_code == 1 and "leave out --value-column, --counter, --scale" in done.stderr
-    done = zoomdiff("dataset", "--traffic", tmp_path / "files", "--layout", "uomo", "--out", tmp_path / "out2")
+    unused = ["--first-id", 0, "--sites-crs", "EPSG:3003", "--value-unit", "MB"]
+    done = zoomdiff("dataset", *words, "--out", tmp_path / "out2", *unused)
+    assert done.exit_code == 1 and "leave out --value-unit, --first-id, --sites-crs" in done.stderr
+    uomo = ["--traffic", tmp_path / "files", "--layout", "uomo", "--out", tmp_path / "out2"]
+    done = zoomdiff("dataset", *uomo, *unused, "--cell-size", 1000)
+    assert done.exit_code == 1 and "leave out --value-unit, --first-id, --sites-crs, --cell-size" in done.stderr
+    done = zoomdiff("dataset", *uomo)
     assert done.exit_code == 1 and "There is no file" in done.stderr
     np.savez(tmp_path / "files" / "tiles.npz", traffic=np.zeros((2, 168, 4, 4)), users=0, poi=0, valid_hours=0)
     done = zoomdiff("dataset", "--traffic", tmp_path / "files", "--layout", "uomo", "--out", tmp_path / "out2")
@@ -104,6 +112,14 @@ def test_what_does_not_fit_is_one_line(folder, tmp_path):
         ([*rome, "--sites", folder / "sites.csv", "--grid-width", 3], "Only one of"),
         ([*rome, "--grid-width", 3], "'site_00000' is not the number of a square"),
         ([*rome, "--scale", 0], "`scale` must be positive"),
+        ([*rome, "--cell-size", 100], "cell_size needs grid_width"),
+        ([*rome, "--first-id", 0], "first_id needs grid_width"),
+        ([*rome, "--grid-height", 2], "grid_height needs grid_width"),
+        ([*rome, "--grid-width", 3, "--cell-size", 0], "`cell_size` must be positive"),
+        ([*rome, "--id-column", "cell"], "id_column needs sites or areas"),
+        ([*rome, "--grid-width", 3, "--id-column", "cell"], "id_column needs sites or areas"),
+        ([*rome, "--sites-crs", "EPSG:3003"], "sites_crs needs sites"),
+        ([*rome, "--layout", "telecom-italia", "--cell-size", 100], "cell_size needs grid_width"),
         ([*rome, "--counter", "--missing-rows", "zero"], "missing rows of counters cannot be zero"),
         ([*rome, "--context", folder / "sites.csv", "--sites", folder / "sites.csv"], "not a readable NetCDF-4 file"),
         (

@@ -14,7 +14,13 @@ from pyproj import CRS, Transformer
 from support.operator_tables import write_telecom_italia
 
 from zoomdiff_diffusers.data.datasets import parquet_areas
-from zoomdiff_diffusers.data.operator_data import TableFormat, build_dataset, build_telecom_italia, build_uomo
+from zoomdiff_diffusers.data.operator_data import (
+    TableFormat,
+    build_dataset,
+    build_telecom_italia,
+    build_uomo,
+    read_measured,
+)
 from zoomdiff_diffusers.data.operator_data.layouts import ACTIVITIES
 
 
@@ -58,6 +64,7 @@ WRITERS = {
     "milliseconds": lambda moment: moment.astype("datetime64[ms, UTC]").astype("int64"),
     "seconds": lambda moment: moment.astype("datetime64[s, UTC]").astype("int64"),
     "z": lambda moment: moment.dt.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    "utc": lambda moment: moment.dt.strftime("%Y-%m-%d %H:%M:%S UTC"),
     "offset": lambda moment: moment.dt.tz_convert("Europe/Rome").map(lambda one: one.isoformat()),
 }
 
@@ -149,6 +156,44 @@ def test_duplicates(tmp_path, how, expected):
     assert any(note.startswith("2 rows of the same unit and time differ") for note in report["notes"])
 
 
+GENERATIONS = (
+    "unit,time,traffic,generation\na,2026-03-02 00:00,5,4G\na,2026-03-02 00:00,5,5G\na,2026-03-02 00:00,5,5G\n"
+    "b,2026-03-02 00:00,7,4G\nb,2026-03-02 00:00,7,4G\n"
+)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("how, expected", [("sum", 10.0), ("mean", 5.0), ("last", 5.0)])
+def test_rows_of_equal_values_that_differ_in_another_column_are_not_the_same(tmp_path, kind, how, expected):
+    path = tmp_path / f"table.{kind}"
+    (tmp_path / "table.csv").write_text(GENERATIONS)
+    if kind == "parquet":
+        pl.read_csv(tmp_path / "table.csv", try_parse_dates=True).write_parquet(path)
+    with pytest.raises(ValueError, match="2 rows .* are about the same unit and time but differ"):
+        build_dataset(path, tmp_path / "out")
+    report = build_dataset(path, tmp_path / "out", duplicates=how)
+    assert written(tmp_path / "out")["traffic"].values[0, 0].tolist() == [expected, 7.0]
+    assert "2 rows were there more than once and count once" in report["notes"]
+    assert any(note.startswith("2 rows of the same unit and time differ") for note in report["notes"])
+
+
+def test_columns_of_any_type_tell_rows_apart(tmp_path):
+    others = {
+        "array": pl.Series([[1, 2], [1, 2], [1, 3]], dtype=pl.Array(pl.Int64, 2)),
+        "list": [["x"], ["x"], ["x", None]],
+        "struct": [{"a": 1.0}, {"a": 1.0}, {"a": None}],
+        "category": pl.Series(["p", "p", "q"], dtype=pl.Categorical),
+        "bytes": [b"1", b"1", None],
+        "nothing": [None, None, None],
+    }
+    rows = {"unit": ["a"] * 3, "time": pl.Series(["2026-03-02T00:00"] * 3).str.to_datetime(), "traffic": [5.0] * 3}
+    for name, values in others.items():
+        pl.DataFrame({**rows, name: values}).write_parquet(tmp_path / f"{name}.parquet")
+        build_dataset(tmp_path / f"{name}.parquet", tmp_path / name, duplicates="sum")
+        expected = 5.0 if name == "nothing" else 10.0
+        assert written(tmp_path / name)["traffic"].values[0, 0, 0] == expected, name
+
+
 def test_counters_give_their_increase_across_midnight_and_not_over_gaps_and_resets(tmp_path):
     random = np.random.default_rng(0)
     times = pd.date_range("2026-03-02", periods=3 * 48 + 1, freq="30min")
@@ -184,7 +229,7 @@ def test_gaps_are_not_measured_or_zero(tmp_path):
     assert "2 hours of a unit lack an interval: not measured" in report["notes"]
     report = build_dataset(path, tmp_path / "zero", missing_rows="zero")
     zeros = np.nan_to_num(table["traffic"].where(~table.index.isin([9])).to_numpy()).reshape(2, 48, 2).sum(axis=2).T
-    zeros[10] = np.nan
+    zeros[10] = zeros[2, 0] = np.nan  # no row of any unit, and a row with an empty value
     np.testing.assert_array_equal(written(tmp_path / "zero")["traffic"].values[0, :48], zeros)
     assert "2 intervals have no row of any unit: not measured, in place of 0" in report["notes"]
 
@@ -233,6 +278,26 @@ def test_bad_tables_are_refused_and_leave_nothing(tmp_path, text, form, message)
     with pytest.raises(ValueError, match=message):
         build_dataset(path, tmp_path / "out", TableFormat(**form))
     assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+
+
+@pytest.mark.parametrize("channels", [("valid", "traffic"), ("traffic", "valid"), ("traffic", "start")])
+def test_channels_with_the_names_of_other_columns_are_refused(tmp_path, channels):
+    text = "id,time,valid,start,traffic\na,2026-03-02 00:00,5,6,7\n"
+    (tmp_path / "table.csv").write_text(text)
+    with pytest.raises(ValueError, match=r"The names \['(valid|start)'\] stand for something else in the areas"):
+        build_dataset(tmp_path / "table.csv", tmp_path / "out", TableFormat(values=channels))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "channels, columns, expected",
+    [(("valid",), ["traffic"], [5]), (("up", "traffic"), ["up", "traffic"], [6, 7])],
+)
+def test_channels_are_columns_of_the_areas(tmp_path, channels, columns, expected):
+    (tmp_path / "table.csv").write_text("id,time,valid,up,traffic\na,2026-03-02 00:00,5,6,7\n")
+    build_dataset(tmp_path / "table.csv", tmp_path / "out", TableFormat(values=channels))
+    (area,) = parquet_areas(str(tmp_path / "out" / "areas"), columns, [], "valid", 0)
+    assert area.traffic[:, 0, 0, 0].tolist() == expected and area.valid.sum() == 1
 
 
 def test_folders_of_different_files_are_refused(tmp_path):
@@ -337,6 +402,21 @@ def test_traffic_of_sites_is_shared_out_over_their_cells(tmp_path, north_first):
         np.testing.assert_array_equal(made["population"], context["population"])
 
 
+def test_a_context_one_cell_away_is_another_one(tmp_path):
+    context = context_of()
+    sites = pd.DataFrame({"id": ["a"], "x": [LEFT + 200], "y": [BOTTOM + 200]})
+    sites.to_csv(tmp_path / "sites.csv", index=False)
+    (tmp_path / "table.csv").write_text("id,time,value\na,2026-03-02 00:00,5\na,2026-03-02 01:00,6\n")
+    build_dataset(tmp_path / "table.csv", tmp_path / "out", sites=tmp_path / "sites.csv", context=context)
+    for axis in ("y", "x"):
+        rounded = context.assign_coords({axis: context[axis] + 0.1})
+        assert read_measured(tmp_path / "out", rounded).values[0, :2, 0].tolist() == [5, 6]
+        for distance in (1.0, 50.0):
+            moved = context.assign_coords({axis: context[axis] + distance})
+            with pytest.raises(ValueError, match=f"must have the same cells, but differ along {axis}"):
+                read_measured(tmp_path / "out", moved)
+
+
 def test_sectors_in_metres_and_twins_of_a_sector(tmp_path):
     context = context_of()
     context.to_netcdf(tmp_path / "city.nc")
@@ -419,6 +499,7 @@ def test_coverage_polygons_and_their_repairs(tmp_path):
         ("id,lat,lon\nx0,45,9\n", "No unit of the table is in .*such as 'u0', the other 'x0'"),
         ("id,lat,lon\nu0,7.73,45.15\n", "None of the 1 sites .* they seem to be swapped"),
         ("id,x,y\nu0,1,1\n", "None of the 1 sites"),
+        ("id,Lat,lat,lon\nu0,45,45,9\n", "sites.csv has several columns 'lat', upper or lower case"),
         ("id,lat,lon,azimuth\nu0,45.15,7.73,north\n", "azimuth must be a number, but is 'north'"),
     ],
 )
@@ -430,6 +511,13 @@ def test_unusable_sites_are_refused(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         build_dataset(path, tmp_path / "out", sites=tmp_path / "sites.csv", context=tmp_path / "city.nc")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_reference_system_of_longitudes_and_latitudes_is_refused(tmp_path):
+    (tmp_path / "sites.csv").write_text("id,lat,lon\na,45.15,7.73\n")
+    (tmp_path / "table.csv").write_text("id,time,value\na,2026-03-02 00:00,5\n")
+    with pytest.raises(ValueError, match="sites_crs 'EPSG:3003' needs x and y; .*sites.csv has lon and lat"):
+        build_dataset(tmp_path / "table.csv", tmp_path / "out", sites=tmp_path / "sites.csv", sites_crs="EPSG:3003")
 
 
 @pytest.mark.parametrize("north_first", [False, True])
@@ -474,6 +562,17 @@ def test_telecom_italia_files(tmp_path):
     (area,) = parquet_areas(str(tmp_path / "out" / "areas"), list(ACTIVITIES), [], "valid", 0)
     np.testing.assert_array_equal(area.traffic[:, :72], expected.astype(np.float32))
     assert area.start_hour == 96 and area.valid.sum() == 72 * 35
+
+
+def test_squares_of_telecom_italia_files_have_the_side_that_is_given(tmp_path):
+    (tmp_path / "files").mkdir()
+    write_telecom_italia(tmp_path / "files", grid_width=7, grid_height=5, days=1)
+    for side, given in ((235.0, None), (1000.0, 1000.0)):
+        out = tmp_path / f"{side:g}"
+        build_telecom_italia(tmp_path / "files", out, grid_width=7, cell_size=given)
+        assert written(out)["x"].values.tolist() == [(column + 0.5) * side for column in range(7)]
+    with pytest.raises(ValueError, match="cell_size needs grid_width: .* those of Milan, 235 m"):
+        build_telecom_italia(tmp_path / "files", tmp_path / "out", cell_size=1000.0)
 
 
 @pytest.mark.skipif(not SHANDONG.is_dir(), reason=f"the measured tiles of Shandong are not in {SHANDONG}")

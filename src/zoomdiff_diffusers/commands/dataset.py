@@ -36,8 +36,13 @@ def dataset(
     grid_height: Annotated[
         int | None, typer.Option(min=1, help="Rows of squares; up to the last id if not given.")
     ] = None,
-    first_id: Annotated[int, typer.Option(help="Number of the south-western square.")] = 1,
-    cell_size: Annotated[float, typer.Option(help="Side of a square of --grid-width in m.")] = 50.0,
+    first_id: Annotated[
+        int | None, typer.Option(help="Number of the south-western square of --grid-width; 1 if not given.")
+    ] = None,
+    cell_size: Annotated[
+        float | None,
+        typer.Option(help="Side of a square of --grid-width in m; if not given 50, or 235 for telecom-italia."),
+    ] = None,
     unit_column: Annotated[str | None, typer.Option(help="Column with the id of the base station or cell.")] = None,
     time_column: Annotated[str | None, typer.Option(help="Column with the start of the interval.")] = None,
     value_column: Annotated[
@@ -54,13 +59,20 @@ def dataset(
         str | None, typer.Option(help="Of the times, if it is not known: '%d/%m/%Y %H:%M', with %z for an offset.")
     ] = None,
     timezone: Annotated[str | None, typer.Option(help="Local time of the place, such as Europe/Rome.")] = None,
-    interval: Annotated[int | None, typer.Option(min=1, max=60, help="Minutes of an interval; as found.")] = None,
+    interval: Annotated[
+        int | None, typer.Option(min=1, max=60, help="Minutes of an interval; taken from the table if not given.")
+    ] = None,
     duplicates: Annotated[
         Literal["error", "sum", "mean", "last"],
-        typer.Option(help="What rows of one unit and time that differ are for."),
+        typer.Option(
+            help="What to do with rows of one unit and time that differ in any column; equal rows count once."
+        ),
     ] = "error",
     missing_rows: Annotated[
-        Literal["gap", "zero"], typer.Option(help="What a unit without a row did: not known, or no traffic.")
+        Literal["gap", "zero"],
+        typer.Option(
+            help="How to read a missing row: as not measured, or as zero traffic. Empty values are not measured."
+        ),
     ] = "gap",
     counter: Annotated[
         bool, typer.Option("--counter", help="Values are readings of counters, which rise until they are reset.")
@@ -91,9 +103,13 @@ def dataset(
             "--duplicates": duplicates != "error",
             "--missing-rows": missing_rows != "gap",
             "--scale": scale != 1,
+            "--value-unit": value_unit != "1",
+            "--first-id": first_id is not None,
+            "--sites-crs": sites_crs,
         }
         if layout == "uomo":
             of_long |= {"--grid-width": grid_width, "--context": context, "--timezone": timezone}
+            of_long["--cell-size"] = cell_size is not None
         if given := [name for name, value in of_long.items() if value]:
             fail(f"--layout {layout} knows its own columns and places; leave out {', '.join(given)}.")
     try:
@@ -107,7 +123,7 @@ def dataset(
         if layout == "uomo":
             report = build_uomo(traffic, output)
         elif layout == "telecom-italia":
-            report = build_telecom_italia(traffic, output, grid_width, context, timezone or "Europe/Rome")
+            report = build_telecom_italia(traffic, output, grid_width, context, timezone or "Europe/Rome", cell_size)
         else:
             form = TableFormat(
                 unit=unit_column,

@@ -245,7 +245,8 @@ def road_class(tags: dict) -> str | None:
     """Road class of a line; `None` also for tunnels, and for the edge of a square."""
     if tags.get("tunnel", "no") != "no" or tags.get("location") == "underground" or tags.get("area") == "yes":
         return None
-    return next((ROAD_OF_TAG[key].get(tags[key]) for key in ("railway", "highway") if key in tags), None)
+    classes = (ROAD_OF_TAG[key].get(tags[key]) for key in ("railway", "highway") if key in tags)
+    return next((name for name in classes if name is not None), None)
 
 
 def poi_category(tags: dict) -> str | None:

@@ -33,6 +33,7 @@ from .writing import AreaWriter, HourStore
 AREAS, STORE, CONTEXT, REPORT = "areas", "traffic.zarr", "context.nc", "report.json"
 NAMES_IN_REPORT = 20
 CLEANING_S = 10
+FIRST_ID, CELL_M = 1, 50.0
 
 
 def build_dataset(
@@ -45,8 +46,8 @@ def build_dataset(
     context=None,
     id_column: str | None = None,
     sites_crs: str | None = None,
-    first_id: int = 1,
-    cell_size: float = 50.0,
+    first_id: int | None = None,
+    cell_size: float | None = None,
     grid_height: int | None = None,
     duplicates: str = "error",
     counter: bool = False,
@@ -72,8 +73,9 @@ def build_dataset(
             shared out evenly over the cells it serves.
         id_column (`str`, *optional*): Of `sites` or `areas`.
         sites_crs (`str`, *optional*): Coordinate reference system of `x` and `y` in `sites`. Default: the context's.
-        first_id (`int`, defaults to 1), cell_size (`float`, defaults to 50.0), grid_height (`int`, *optional*):
-            Number of the south-western square, the side of a square in m, and the number of rows.
+        first_id (`int`, *optional*), cell_size (`float`, *optional*), grid_height (`int`, *optional*):
+            With `grid_width`: number of the south-western square, the side of a square in m, and the number of rows.
+            Default: 1, 50 m, and up to the highest number.
         duplicates (`str`), counter (`bool`), missing_rows (`str`): As in [`Hours`].
         scale (`float`, defaults to 1.0): All values are multiplied by it.
         value_unit (`str`, defaults to `"1"`): Unit of the values after that.
@@ -90,6 +92,16 @@ def build_dataset(
     form = form or TableFormat()
     if sum(given is not None for given in (sites, areas, grid_width)) > 1:
         raise ValueError("Only one of sites, areas and grid_width can say where the units are.")
+    if grid_width is None:
+        of_squares = {"first_id": first_id, "cell_size": cell_size, "grid_height": grid_height}
+        if given := [name for name, value in of_squares.items() if value is not None]:
+            raise ValueError(f"{given[0]} needs grid_width, which says that the units are squares.")
+    if id_column is not None and sites is areas is None:
+        raise ValueError("id_column needs sites or areas: it is their column with the id.")
+    if sites_crs is not None and sites is None:
+        raise ValueError("sites_crs needs sites: it says what their x and y are.")
+    if cell_size is not None and not 0 < cell_size < np.inf:
+        raise ValueError(f"`cell_size` must be positive, but is {cell_size:g}.")
     if areas is not None and context is None:
         raise ValueError("Coverage polygons need the context: its grid and its coordinate reference system.")
     if counter and missing_rows == "zero":
@@ -198,6 +210,8 @@ class FolderInTheMaking:
 
 def _places(units, sites: Sites | None, areas, polygons, width, first_id, cell_size, height, context) -> Places:
     if width is not None:
+        first_id = FIRST_ID if first_id is None else first_id
+        cell_size = CELL_M if cell_size is None else cell_size
         return places_of_squares(units, width, first_id, cell_size, height, context)
     if polygons is not None:
         return places_of_polygons(units, areas, *polygons, context)

@@ -38,13 +38,14 @@ class Hours:
     Args:
         readings ([`Readings`]): Checked readings.
         duplicates (`str`):
-            What to do with rows of one unit and time that differ: `"error"`, `"sum"`, `"mean"` or `"last"`. Rows that
-            are the same count once.
+            What to do with rows of one unit and time that differ in any column of the table: `"error"`, `"sum"`,
+            `"mean"` or `"last"`. Rows that are equal in every column count once.
         counter (`bool`):
             The values are readings of counters at the end of an interval. Traffic is their increase; over a gap, and
             where they fall, it is not known.
         missing_rows (`str`):
-            `"gap"`: what has no row is not known. `"zero"`: it is 0, except in intervals without any row.
+            `"gap"`: what has no row is not known. `"zero"`: it is 0, except in intervals without any row. An empty
+            value in a row that is there is never known.
         counts (`Counter`): What happened, filled by [`Hours.weeks`].
         clock_changes (`list[str]`): Local hours that came twice, or not at all, in words.
     """
@@ -162,9 +163,10 @@ class Hours:
             if self.missing_rows == "zero":
                 start = day * DAY_S + np.arange(slots) * readings.step
                 inside = (readings.first <= start) & (start <= readings.last)
-                silent = inside & np.isnan(dense).all(axis=(0, 2))
+                has_row = np.bincount(place, minlength=slots * shape[1]).reshape(shape) > 0
+                silent = inside & ~has_row.any(axis=1)
                 self.counts["silent_intervals"] += int(silent.sum())
-                dense[:, inside & ~silent] = np.nan_to_num(dense[:, inside & ~silent])
+                dense[:, (inside & ~silent)[:, None] & ~has_row] = 0
             yield day, dense
 
     def _without_duplicates(self, rows: pl.DataFrame, values: list[str]) -> pl.DataFrame:
@@ -183,9 +185,11 @@ class Hours:
             twice = pl.col("time").floordiv(HOUR_S).is_in(list(self._twice))
             doubled, rows = rows.filter(twice), rows.filter(~twice)
             self.counts["rows_in_doubled_hours"] += len(doubled)
-            means = doubled.group_by(key).agg(pl.col("row").first(), *(pl.col(name).mean() for name in values))
+            means = doubled.group_by(key).agg(
+                pl.col("row", "others").first(), *(pl.col(name).mean() for name in values)
+            )
             once = pl.concat([once, means.select(once.columns)])
-        different = rows.unique([*key, *values], keep="first", maintain_order=True)
+        different = rows.unique([*key, *values, "others"], keep="first", maintain_order=True)
         self.counts["identical_rows"] += len(rows) - len(different)
         several = different.filter(pl.len().over(key) > 1)
         self.counts["different_rows"] += len(several)
@@ -197,7 +201,7 @@ class Hours:
             "mean": lambda name: pl.col(name).mean(),
             "last": lambda name: pl.col(name).last(),
         }[self.duplicates]
-        merged = different.group_by(key, maintain_order=True).agg(pl.col("row").first(), *map(how, values))
+        merged = different.group_by(key, maintain_order=True).agg(pl.col("row", "others").first(), *map(how, values))
         return pl.concat([once, merged.select(once.columns)])
 
     def _refuse(self, rows: pl.DataFrame, count: int) -> None:

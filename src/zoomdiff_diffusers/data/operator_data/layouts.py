@@ -20,7 +20,14 @@ MILAN_LEFT, MILAN_BOTTOM, MILAN_CRS = 500_900.0, 5_022_575.0, "EPSG:32632"
 HOURS = 168
 
 
-def build_telecom_italia(folder, output, grid_width: int | None = None, context=None, timezone="Europe/Rome") -> dict:
+def build_telecom_italia(
+    folder,
+    output,
+    grid_width: int | None = None,
+    context=None,
+    timezone: str = "Europe/Rome",
+    cell_size: float | None = None,
+) -> dict:
     """
     Make a training set from the files of the Telecom Italia Big Data Challenge.
 
@@ -34,6 +41,7 @@ def build_telecom_italia(folder, output, grid_width: int | None = None, context=
         grid_width (`int`, *optional*): Squares in a row. Default: the 100 x 100 squares of 235 m of Milan.
         context (`str` or `os.PathLike`, *optional*): NetCDF file of layers on the same squares.
         timezone (`str`, defaults to `"Europe/Rome"`): Local time.
+        cell_size (`float`, *optional*): Side of a square of `grid_width` in m. Default: 235, as in Milan.
 
     Returns:
         `dict`: the report.
@@ -52,6 +60,8 @@ def build_telecom_italia(folder, output, grid_width: int | None = None, context=
         empty_is_zero=True,
     )
     is_milan = grid_width is None
+    if is_milan and cell_size is not None:
+        raise ValueError(f"cell_size needs grid_width: without it the squares are those of Milan, {MILAN_CELL_M:g} m.")
     return build_dataset(
         folder,
         output,
@@ -59,7 +69,7 @@ def build_telecom_italia(folder, output, grid_width: int | None = None, context=
         grid_width=MILAN_WIDTH if is_milan else grid_width,
         grid_height=MILAN_WIDTH if is_milan else None,
         context=_milan() if is_milan and context is None else context,
-        cell_size=MILAN_CELL_M,
+        cell_size=MILAN_CELL_M if cell_size is None else cell_size,
         missing_rows="zero",
         value_unit="1",
     )

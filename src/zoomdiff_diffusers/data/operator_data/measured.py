@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from .places import SAME_SQUARE
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -43,9 +45,15 @@ def read_measured(folder, context: xr.Dataset, largest_distance: float | None = 
             raise ValueError(
                 f"{folder} does not say which cell a unit serves: make it with sites or areas and a context."
             )
+        side = max(np.abs(np.diff(store[axis].values)).max(initial=0) for axis in ("y", "x"))
         for axis in ("y", "x"):
             found, expected = store[axis].values, context[axis].values if axis in context.coords else None
-            if expected is None or found.shape != expected.shape or not np.allclose(found, expected):
+            # A tolerance relative to the coordinates would be a whole cell: northings are millions of metres.
+            if (
+                expected is None
+                or found.shape != expected.shape
+                or not np.allclose(found, expected, rtol=0, atol=SAME_SQUARE * side)
+            ):
                 raise ValueError(f"{folder} and the context must have the same cells, but differ along {axis}.")
         labels = store["zone"].values.astype(np.int64)
         if largest_distance is not None:

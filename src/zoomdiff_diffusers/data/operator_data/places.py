@@ -15,7 +15,7 @@ ID_COLUMNS = ("id", "unit", "unit_id", "cell", "cell_id", "sector", "station", "
 SITE_COLUMNS = ("site", "site_id", "station", "station_id")
 X_COLUMNS, Y_COLUMNS = ("lon", "longitude", "lng", "x"), ("lat", "latitude", "y")
 POLYGONS = "zone"
-SAME_SQUARE = 0.01  # difference between sides of squares that rounding explains
+SAME_SQUARE = 0.01  # difference between squares, as a share of their side, that rounding explains
 
 
 @dataclass
@@ -72,7 +72,7 @@ def read_context(path) -> xr.Dataset:
     """
     try:
         context = xr.load_dataset(path, engine="netcdf4")
-    except (OSError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise ValueError(f"{path} is not a readable NetCDF-4 file ({error}).") from error
     for axis in ("y", "x"):
         if axis not in context.coords or context[axis].dims != (axis,):
@@ -244,7 +244,12 @@ def read_sites(path, id_column: str | None, unit_column: str, crs: str | None) -
             table = pl.read_csv(path, separator=max(",;\t", key=header.count), infer_schema=False)
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no readable table ({str(error).splitlines()[0]}).") from error
-    table = table.rename({name: name.strip().lower() for name in table.columns})
+    lowered = [name.strip().lower() for name in table.columns]
+    if repeated := sorted({name for name in lowered if lowered.count(name) > 1}):
+        raise ValueError(
+            f"{path} has several columns {repeated[0]!r}, upper or lower case; it must have one: {table.columns}."
+        )
+    table.columns = lowered
     known = (id_column.lower(),) if id_column else (unit_column.lower(), *ID_COLUMNS)
     name = next((one for one in known if one in table.columns), None)
     axes = [next((one for one in names if one in table.columns), None) for names in (X_COLUMNS, Y_COLUMNS)]
@@ -257,6 +262,8 @@ def read_sites(path, id_column: str | None, unit_column: str, crs: str | None) -
     if is_metric != (axes[1] == "y"):
         raise ValueError(f"{path} must have lon and lat, or x and y; it has {axes}.")
     if not is_metric:
+        if crs is not None:
+            raise ValueError(f"sites_crs {crs!r} needs x and y; {path} has {axes[0]} and {axes[1]}.")
         crs = "EPSG:4326"
     ids = _texts(table, name, path)
     repeated = sorted({one for one in ids if ids.count(one) > 1}) if len(set(ids)) < len(ids) else []

@@ -44,7 +44,7 @@ class TableFormat:
         time_format (`str`, *optional*): Of texts, such as `%d/%m/%Y %H:%M`; with `%z` for an offset.
         timezone (`str`, *optional*): Local time of the place, such as `Europe/Rome`.
         interval (`int`, *optional*): Seconds from row to row of a unit. Default: the most common one.
-        empty_is_zero (`bool`): Whether an empty value, and a row that is not there, stand for 0.
+        empty_is_zero (`bool`): Whether an empty value stands for 0.
     """
 
     unit: str | None = None
@@ -93,7 +93,10 @@ class Readings:
     notes: list[str] = field(default_factory=list)
 
     def of_day(self, day: int) -> pl.DataFrame:
-        """Rows of a day: `row`, `unit`, `key` if there is one, `time` in seconds, and the values."""
+        """
+        Rows of a day: `row`, `unit`, `key` if there is one, `time` in seconds, the values, and `others`, a number that
+        differs where the remaining columns of the table differ.
+        """
         rows = pl.scan_parquet(self.folder / f"week_{day * DAY_S // WEEK_S}_*.parquet").drop("bad")
         return rows.filter(pl.col("time") // DAY_S == day).collect(engine="streaming")
 
@@ -248,13 +251,10 @@ def _read(table: Table, folder: Path) -> Readings:
     facts = facts.row(0, named=True)
     _refuse_bad_rows(table, facts)
     notes = [
-        f"{facts[f'empty_{index}']:,} of {facts['rows']:,} values of {name} are empty: "
-        + ("taken for 0" if form.empty_is_zero else "not measured")
+        f"{facts[f'empty_{index}']:,} of {facts['rows']:,} values of {name} are empty: not measured"
         for index, name in enumerate(table.values)
         if facts[f"empty_{index}"]
     ]
-    if form.empty_is_zero:
-        notes = []
     times = np.sort(rows.select(pl.col("time").unique()).collect(engine="streaming")["time"].to_numpy())
     step = form.interval or _common_step(times)
     if step > HOUR_S or HOUR_S % step:
@@ -299,9 +299,12 @@ def _normalised(table: Table, instant: pl.Expr, shift: int) -> pl.LazyFrame:
         for index, value in enumerate(values)
     ]
     key = [] if table.form.key is None else [pl.col(table.form.key).alias("key")]
-    frame = table.scan().select(
-        "row", unit.alias("unit"), *key, time, *values, pl.any_horizontal(wrong).fill_null(False).alias("wrong")
-    )
+    read = {table.unit, table.time, table.form.key, *table.values}
+    others = [name for name in table.schema if name not in read]
+    # Their hash stands for them: they only have to tell rows apart, and may be many.
+    others = (pl.struct(others).hash() if others else pl.lit(0, pl.UInt64)).alias("others")
+    wrong = pl.any_horizontal(wrong).fill_null(False).alias("wrong")
+    frame = table.scan().select("row", unit.alias("unit"), *key, time, *values, others, wrong)
     negative = pl.any_horizontal([pl.col(f"value_{index}") < 0 for index in range(len(values))]).fill_null(False)
     flags = {
         BAD_UNIT: (pl.col("unit").fill_null("") == ""),
@@ -359,7 +362,7 @@ def _time_expression(table: Table, sample) -> tuple[pl.Expr, bool]:
     if form is not None:
         parsed = text.str.to_datetime(form, strict=False, time_unit="us")
         return (parsed.dt.replace_time_zone(None), False) if "%z" in form else (parsed, True)
-    text = text.str.replace("T", " ", literal=True).str.replace(r"\s*(?:Z|UTC)$", "+0000")
+    text = text.str.replace(r"\s*(?:Z|UTC)$", "+0000").str.replace(r"(\d)T(\d)", "${1} ${2}")
     example = pl.DataFrame({table.time: [str(sample)]})
     for form in TIME_FORMATS:
         for suffix in ("%z", ""):

@@ -14,7 +14,7 @@ from .places import Places
 
 UNITS_PER_CHUNK, CELLS_PER_CHUNK = 4096, 128
 TEMPORAL = ("hour", "time")
-RESERVED = ("area", "unit", "start_hour", "start", "valid", "traffic")
+RESERVED = {"area", "unit", "start_hour", "start", "valid"}
 
 
 class AreaWriter:
@@ -31,7 +31,8 @@ class AreaWriter:
         self.folder, self.places = folder, places
         self.columns = ["traffic"] if len(channels) == 1 else list(channels)
         self.layers, self.left_out = layers_of(places)
-        if taken := sorted({*self.columns, *RESERVED} & set(self.layers)) or sorted({*RESERVED} & {*channels[1:]}):
+        of_layers = {*self.columns, *RESERVED, "traffic"} & set(self.layers)
+        if taken := sorted(of_layers | RESERVED & set(self.columns)):
             raise ValueError(f"The names {taken} stand for something else in the areas: rename them.")
         self.rows = self.empty_rows = 0
 
