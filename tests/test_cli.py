@@ -340,7 +340,7 @@ def test_help_of_train_and_push_has_examples():
 
 def test_train_lists_the_arguments_of_the_trainer():
     done = zoomdiff("train", "--arguments")
-    assert done.exit_code == 0
+    assert done.exit_code == 0 and done.stdout.startswith("usage: zoomdiff train ")
     assert all(f"--{name}" in done.stdout for name in ("learning_rate", "dataset", "push_to_hub", "model_license"))
 
 

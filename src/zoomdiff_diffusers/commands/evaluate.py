@@ -11,7 +11,10 @@ from .messages import fail, fail_without, input_file
 
 def evaluate(
     generated: Annotated[Path, input_file("NetCDF file of the generated traffic: all levels and samples.")],
-    truth: Annotated[Path, input_file("NetCDF file of the true traffic: one sample, all levels or the finest one.")],
+    truth: Annotated[
+        Path,
+        input_file("NetCDF file of the true traffic: one sample; any levels, down to the finest that you know."),
+    ],
     output: Annotated[Path, typer.Option(file_okay=False, help="Folder for evaluation.json and report.html.")],
     mask: Annotated[
         Path | None,

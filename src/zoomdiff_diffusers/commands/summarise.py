@@ -33,7 +33,7 @@ def summarise(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """
-    From the samples of an area to maps of the mean, the spread, quantiles and the chance of an overload.
+    Make maps of the mean, the spread, quantiles and the chance of an overload from the samples of an area.
 
     Works part by part: the area may be larger than memory.
 

@@ -40,7 +40,7 @@ def train(
         from ..training.arguments import parse_arguments
 
         if arguments:
-            parse_arguments(["--help"])
+            parse_arguments(["--help"], prog="zoomdiff train")
         from ..training.trainer import Trainer
     except ModuleNotFoundError as error:
         fail_without(error.name, "train")

@@ -44,7 +44,10 @@ class HierarchyArguments:
 
     levels: Any = field(
         default=None,
-        metadata={"help": "List of {name, spatial_factor, temporal_factor}; defaults to BS, cell, 100 m and 50 m."},
+        metadata={
+            "help": "List of {name, spatial_factor, temporal_factor}, and optionally zones, the layer whose areas are "
+            "the units in place of squares; defaults to BS, cell, 100 m and 50 m."
+        },
     )
     spatial_scales: Any = field(
         default=None,
@@ -117,9 +120,16 @@ class DataArguments:
         default=0, metadata={"help": "Hour of the week (0 = Monday 00:00) of the first time step."}
     )
     train_region: Any = field(
-        default=None, metadata={"help": "{rows: [a, b], columns: [a, b]} (b excluded) and/or {areas: [indices]}."}
+        default=None,
+        metadata={
+            "help": "{rows: [a, b], columns: [a, b]} (b excluded) and/or {areas: [indices]}; for all places but one "
+            "fold, {areas: {folds: 5, without: 0}}."
+        },
     )
-    validation_region: Any = field(default=None, metadata={"help": "Held-out region, given in the same way."})
+    validation_region: Any = field(
+        default=None,
+        metadata={"help": "Held-out region, given in the same way; for that fold, {areas: {folds: 5, only: 0}}."},
+    )
     train_cities: int = field(default=24, metadata={"help": "Simulated cities to train on."})
     validation_cities: int = field(
         default=2, metadata={"help": "Simulated cities held out; their seeds are separate."}
@@ -362,7 +372,7 @@ def _as_command_line(values: dict[str, Any]) -> list[str]:
     return words
 
 
-def parse_arguments(words: list[str]) -> Arguments:
+def parse_arguments(words: list[str], prog: str | None = None) -> Arguments:
     """
     Parses the command line of `train.py`.
 
@@ -370,11 +380,14 @@ def parse_arguments(words: list[str]) -> Arguments:
         words (`list[str]`): `sys.argv[1:]`. `--config FILE` names a YAML file with the sections model, hierarchy,
             scheduler, data, training and hub; every other flag overrides the file. Structured values (layers, regions,
             levels, unet) are written as JSON on the command line.
+        prog (`str`, *optional*): Name of the program in its help; that of the script if not given.
 
     Raises:
         ValueError: unknown names (the nearest known one is suggested) and values that cannot work.
     """
-    parser = HfArgumentParser(list(GROUPS.values()), allow_abbrev=False, description="Trains a ZoomDiff pipeline.")
+    parser = HfArgumentParser(
+        list(GROUPS.values()), prog=prog, allow_abbrev=False, description="Trains a ZoomDiff pipeline."
+    )
     parser.add_argument("--config", help="YAML file with the sections " + ", ".join(GROUPS) + ".")
     parser.register("type", Any, yaml.safe_load)
     known, _ = parser.parse_known_args(words)
