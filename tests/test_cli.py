@@ -312,6 +312,36 @@ def test_refine_refuses_traffic_of_another_place(context_file, generated, tmp_pa
     assert done.exit_code == 1 and "has its middle at x = 360575 m, the context at 360975 m" in done.stderr
 
 
+def test_refine_refuses_mirrored_traffic_and_other_units_and_channels(context_file, generated, tmp_path):
+    stations = read(generated[0])["bs"].to_dataset().isel(sample=[0])
+    in_gigabytes, nameless = stations.copy(deep=True), stations.copy(deep=True)
+    in_gigabytes["traffic"].attrs["units"] = "GB"
+    del nameless["traffic"].attrs["units"]
+    words = [
+        "--traffic",
+        tmp_path / "bs.nc",
+        "--context",
+        context_file,
+        "--output",
+        tmp_path / "fine.nc",
+        "--steps",
+        4,
+    ]
+    for given, message in (
+        (stations.isel(y=slice(None, None, -1)), "the y axis of * is falling, that of the context rising: turn one"),
+        (stations.isel(x=slice(None, None, -1)), "the x axis of * is falling, that of the context rising: turn one"),
+        (in_gigabytes, "'traffic' of * is in GB, but the model has MB: convert it."),
+        (stations.assign_coords(channel=["calls"]), "channels of * are ['calls'], but the model has ['traffic']."),
+        (nameless, None),
+    ):
+        write_netcdf(xarray.DataTree.from_dict({"/": xarray.Dataset(), "/bs": given}), tmp_path / "bs.nc")
+        done = zoomdiff("refine", *words)
+        assert done.exit_code == (0 if message is None else 1), done.output
+        if message is not None:
+            assert done.stderr.splitlines()[-1].startswith("zoomdiff: error: --traffic: ")
+            assert message.replace("*", str(tmp_path / "bs.nc")) in done.stderr and not (tmp_path / "fine.nc").exists()
+
+
 def test_refine_refuses_traffic_of_other_levels(context_file, tmp_path):
     place = {"y": 5_600_000.0 + 50 * np.arange(16), "x": 360_200.0 + 50 * np.arange(16)}
     write_traffic(tmp_path / "other.nc", pyramid(finest_traffic(1)[..., :16]), **place)

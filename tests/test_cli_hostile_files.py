@@ -1,8 +1,11 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
 """Whatever the files and arguments are: a complete result, or one line that says what is wrong and nothing written."""
 
+import json
+import re
 import shutil
 import tempfile
+import zlib
 from importlib import import_module
 from pathlib import Path
 
@@ -14,8 +17,10 @@ from hypothesis import strategies as st
 from support.traffic_files import write_files
 from typer.testing import CliRunner
 
+from zoomdiff_diffusers import bundled_model
 from zoomdiff_diffusers.commands import app
 from zoomdiff_diffusers.commands.models import load_pipeline
+from zoomdiff_diffusers.data.operator_data.places import read_context
 from zoomdiff_diffusers.data.simulated_city import simulate_context
 
 
@@ -143,6 +148,83 @@ def test_files_that_are_cut_or_of_another_kind_are_refused(stored, which, kind, 
         assert check([which, *words, "--output", folder / "out.nc"], folder / "out.nc") == 1
     finally:
         shutil.rmtree(folder)
+
+
+def damage(source, target):
+    """Copy a file with 200 bytes of its longest compressed chunk overwritten."""
+    content, chunks = bytearray(source.read_bytes()), []
+    for found in re.finditer(b"\x78[\x01\x5e]", content):
+        packed = zlib.decompressobj()
+        try:
+            packed.decompress(content[found.start() :])
+        except zlib.error:
+            continue
+        if packed.eof:
+            chunks.append((len(content) - found.start() - len(packed.unused_data), found.start()))
+    length, start = max(chunks)
+    assert length > 400
+    content[start + length // 2 : start + length // 2 + 200] = b"\xff" * 200
+    target.write_bytes(content)
+    return target
+
+
+def write_context(path, **coordinates):
+    """Residents, whom a plan may change, in one compressed chunk."""
+    layers = {"population": (("y", "x"), np.random.default_rng(0).random((16, 24)))}
+    place = {"y": 50.0 * np.arange(16) + 25, "x": 50.0 * np.arange(24) + 25}
+    encoding = {"population": {"zlib": True, "complevel": 1}}
+    xarray.Dataset(layers, place | coordinates).to_netcdf(path, engine="netcdf4", encoding=encoding)
+    return path
+
+
+def write_plan(path):
+    ring = [[200, 200], [350, 200], [350, 350], [200, 350], [200, 200]]
+    feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}}
+    feature["properties"] = {"population": 100}
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    return path
+
+
+def run(*words):
+    """Run a command that must fail; returns what it says last, after what loading a model says."""
+    done = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "200", "TERM": "dumb"})
+    assert done.exit_code == 1 and isinstance(done.exception, SystemExit), done.exception
+    last = done.stderr.splitlines()[-1]
+    assert done.stdout == "" and last.startswith("zoomdiff: error: ")
+    return last
+
+
+def test_a_damaged_chunk_is_one_line(stored, tmp_path):
+    context = damage(write_context(tmp_path / "context.nc"), tmp_path / "damaged.nc")
+    out, truth = (damage(stored / name, tmp_path / name) for name in ("out.nc", "truth.nc"))
+    plan, output = write_plan(tmp_path / "plan.geojson"), ["--output", tmp_path / "new.nc"]
+    of_context = ["--context", context, *output]
+    before = sorted(tmp_path.iterdir())
+    for broken, words in (
+        (context, ["generate", *of_context]),
+        (context, ["whatif", "--edit", plan, *of_context]),
+        (context, ["refine", "--traffic", stored / "truth.nc", "--level", "bs", *of_context]),
+        (out, ["refine", "--traffic", out, "--context", stored / "known.nc", *output]),
+        (out, ["evaluate", "--generated", out, "--truth", stored / "truth.nc", *output]),
+        (truth, ["evaluate", "--generated", stored / "out.nc", "--truth", truth, *output]),
+    ):
+        assert f"{broken} is damaged (NetCDF: " in run(*words), words
+    assert sorted(tmp_path.iterdir()) == before
+    for words in (["generate"], ["whatif", "--edit", plan]):
+        line = run(*words, "--context", context, "--output", tmp_path / "new.zarr", "--steps", "4")
+        assert f"--context: {context} is damaged (NetCDF: " in line and not (tmp_path / "new.zarr").exists()
+    with pytest.raises(ValueError, match="damaged.nc is not a readable NetCDF-4 file"):
+        read_context(context)
+    line = run("push", bundled_model("simulated-city"), "org/name", "--context", context)
+    assert f"--context: {context} is not a readable NetCDF-4 file" in line
+
+
+def test_hours_that_cannot_be_decoded_are_one_line(stored, tmp_path):
+    hours = {"hour": ("hour", np.arange(72), {"units": "hours since yesterday"})}
+    context, plan = write_context(tmp_path / "context.nc", **hours), write_plan(tmp_path / "plan.geojson")
+    for words in (["generate"], ["whatif", "--edit", plan], ["refine", "--traffic", stored / "out.nc"]):
+        line = run(*words, "--context", context, "--output", tmp_path / "new.nc")
+        assert f"--context: {context} is not a readable NetCDF-4 file (" in line and "hours since yesterday" in line
 
 
 @TREE

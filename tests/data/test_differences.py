@@ -7,7 +7,7 @@ import torch
 import xarray as xr
 from support.tiny import context_with_zones, random_context, tiny_pipeline, zoned_pipeline
 
-from zoomdiff_diffusers import Level, ZoomDiffPipeline, bundled_model
+from zoomdiff_diffusers import Hierarchy, Level, ZoomDiffPipeline, bundled_model
 from zoomdiff_diffusers.data.differences import STATISTICS, compare_cities, compare_contexts, compare_stores
 from zoomdiff_diffusers.data.simulated_city import mean_traffic, simulate_context
 
@@ -199,6 +199,45 @@ def test_totals_where_the_finest_level_has_zones(units, tmp_path):
                 total, inside = total + of_zone, inside + of_zone * after["edited"].values[cells].mean()
             np.testing.assert_allclose(difference[f"total_{name}"], total, rtol=1e-5)
             np.testing.assert_allclose(difference[f"edited_{name}"], inside, rtol=1e-5)
+
+
+@pytest.mark.parametrize("units", ["mean", "sum"])
+def test_totals_where_the_finest_level_has_several_cells(units):
+    pipe = tiny_pipeline(hierarchy=Hierarchy([Level("bs", 8, 24), Level("cell", 4, 4), Level("grid", 2, 1)]))
+    before, after = (context.drop_vars(["y", "x"]) for context in tiny_pair(8, 16, np.s_[1:4, 3:9]))
+    options = {"num_hours": 24, "num_inference_steps": 6, "units": units}
+    found = compare_contexts(pipe, before, after, num_samples=2, **options)
+    for name, context in (("before", before), ("after", after)):
+        traffic = samples_of(pipe, context, 0, 2, **options)["grid"]["traffic"].values.astype(np.float64)
+        # Every cell has the mean of its unit, or its part of the sum.
+        cells = traffic.sum(axis=2).repeat(2, axis=-2).repeat(2, axis=-1) / (4 if units == "sum" else 1)
+        np.testing.assert_allclose(found[f"total_{name}"], cells.sum(axis=(-2, -1)), rtol=1e-5)
+        np.testing.assert_allclose(found[f"edited_{name}"], cells[..., 1:4, 3:9].sum(axis=(-2, -1)), rtol=1e-5)
+
+
+def test_an_unfinished_run_of_the_same_name_is_kept(tmp_path):
+    before, after = tiny_pair(8, 16, np.s_[1:4, 3:9])
+    pipe, options = tiny_pipeline(), {"num_hours": 24, "num_inference_steps": 8}
+    stores = [
+        pipe.generate_city(context, tmp_path / f"{name}.zarr", **options)
+        for name, context in (("before", before), ("after", after))
+    ]
+    calls = []
+
+    def interrupt(*_):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+
+    hook = pipe.unet.register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        pipe.generate_city(before, tmp_path / "city.zarr", **options)
+    hook.remove()
+    (unfinished,) = set(tmp_path.iterdir()) - set(stores)
+    files = sorted(unfinished.rglob("*"))
+    compare_stores(*stores, tmp_path / "city.zarr")
+    assert files and sorted(unfinished.rglob("*")) == files
+    assert set(tmp_path.iterdir()) == {*stores, unfinished, tmp_path / "city.zarr"}
 
 
 def test_what_is_no_pair_is_refused(tmp_path):

@@ -249,6 +249,18 @@ def test_a_feature_that_cannot_be_applied_is_named(geometry, properties, message
     xr.testing.assert_identical(context, make_context())
 
 
+def test_classes_with_codes_of_their_own_are_refused():
+    context = make_context()
+    context["surface"].attrs = {"flag_values": np.arange(1, 8), "flag_meanings": " ".join(SURFACE_CLASSES)}
+    with pytest.raises(
+        ValueError, match=r"'surface' must number its classes .* from 0 on, but has the flag_values \[1"
+    ):
+        edit_context(context, collection((box(100, 100, 200, 200), {"surface": "built"})))
+    context["surface"].attrs["flag_values"] = np.arange(7)
+    plan, _ = edit_context(context, collection((box(100, 100, 200, 200), {"surface": "built"})))
+    assert (plan["surface"][2:4, 2:4] == SURFACE_CLASSES.index("built")).all()
+
+
 def test_files_and_contexts_that_do_not_fit_are_refused(tmp_path):
     broken = tmp_path / "broken.geojson"
     broken.write_text("{")

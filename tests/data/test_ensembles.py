@@ -1,4 +1,6 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
+import shutil
+
 import numpy as np
 import pytest
 import xarray
@@ -56,6 +58,29 @@ def test_one_sample_has_no_spread(store, tmp_path):
     one = tiny_pipeline().generate_city(context, tmp_path / "one.zarr", num_hours=24, num_inference_steps=4)
     summary = read(summarise_ensemble(one, tmp_path / "summary.zarr"))
     assert (summary["bs/std"] == 0).all() and summary["bs/quantiles"].shape == (3, 1, 1, 1, 1)
+
+
+def test_an_unfinished_run_of_the_same_name_is_kept(store, tmp_path):
+    context = xarray.Dataset({"surface": (("y", "x"), np.zeros((8, 8), int))})
+    city, options = tmp_path / "city.zarr", {"num_hours": 48, "num_inference_steps": 8}
+    pipe, calls = tiny_pipeline(), []
+
+    def interrupt(*_):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+
+    hook = pipe.unet.register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        pipe.generate_city(context, city, **options)
+    hook.remove()
+    (unfinished,) = tmp_path.iterdir()
+    files = sorted(unfinished.rglob("*"))
+    summarise_ensemble(store, city, [0.5])
+    assert set(tmp_path.iterdir()) == {unfinished, city} and files and sorted(unfinished.rglob("*")) == files
+    shutil.rmtree(city)
+    pipe.generate_city(context, city, **options)
+    assert list(tmp_path.iterdir()) == [city]
 
 
 @pytest.mark.parametrize(

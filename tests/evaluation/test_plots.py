@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import xarray
 from matplotlib.image import imread
+from matplotlib.patches import Rectangle
 
 from zoomdiff_diffusers.evaluation.plots import (
     plot_calibration,
@@ -92,6 +93,24 @@ def test_a_context_is_shown_with_its_north_up_and_its_classes_named(tmp_path):
     assert imread(tmp_path / "context.png").std() > 0.05
     with pytest.raises(ValueError, match="`context` has none of the layers"):
         plot_context({"traffic": office}, layers, Hierarchy())
+
+
+def test_maps_of_rows_from_the_north_have_north_up(levels, truth):
+    north_first, y = {name: values[..., ::-1, :] for name, values in levels.items()}, 800.0 - 50 * np.arange(16)
+    for place, from_north in ((None, None), ((9, 20), (6, 20))):
+        expected = plot_zoom(levels, Hierarchy(), place=place)
+        found = plot_zoom(north_first, Hierarchy(), place=from_north, y=y)
+        for one, other in zip(images(expected), images(found)):
+            np.testing.assert_array_equal(one.get_array(), other.get_array())
+        for one, other in zip(expected.axes, found.axes):
+            marks = [[mark.get_xy() for mark in axes.patches if isinstance(mark, Rectangle)] for axes in (one, other)]
+            assert marks[0] == marks[1]
+            for line, other_line in zip(one.lines, other.lines):
+                np.testing.assert_allclose(line.get_ydata(), other_line.get_ydata())
+    turned = {name: values[:, ::-1] for name, values in truth.items()}
+    expected, found = plot_levels(levels, truth, Hierarchy()), plot_levels(north_first, turned, Hierarchy(), y=y)
+    for one, other in zip(images(expected), images(found)):
+        np.testing.assert_array_equal(one.get_array(), other.get_array())
 
 
 def test_levels_need_their_four_axes(levels):

@@ -5,9 +5,10 @@ import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from matplotlib.image import imread
-from support.traffic_files import write_files
+from support.traffic_files import HEIGHT, finest_traffic, pyramid, write_files, write_traffic
 
 from zoomdiff_diffusers.evaluation.evaluate import evaluate
 from zoomdiff_diffusers.evaluation.inputs import match_truth, read_area_types, read_traffic
@@ -79,6 +80,23 @@ def test_both_files_are_written_with_all_numbers(report):
             f"<th>{row['name']}</th><td>{row['unit']}</td>" + "".join(f"<td>{value}</td>" for value in row["values"])
             in html
         )
+
+
+def test_figures_do_not_depend_on_the_order_of_the_rows(tmp_path):
+    pages = []
+    for name, rows in (("south_first", slice(None)), ("north_first", slice(None, None, -1))):
+        for file, samples, seed in (("out.nc", 2, 1), ("truth.nc", 1, 2)):
+            levels = {level: values[..., rows, :] for level, values in pyramid(finest_traffic(samples, seed)).items()}
+            write_traffic(tmp_path / file, levels, y=(25.0 + 50 * np.arange(HEIGHT))[rows])
+        truth, generated = match_truth(read_traffic(tmp_path / "truth.nc"), read_traffic(tmp_path / "out.nc"))
+        of_truth = {level: values[0] for level, values in truth.levels.items()}
+        result = evaluate(generated.levels, of_truth, generated.hierarchy, generated.channels)
+        pages.append(write_report(tmp_path / name, result, generated, truth)[1].read_text(encoding="utf-8"))
+    south_first, north_first = (
+        dict(re.findall(r'<img alt="([^"]+)" src="data:image/png;base64,([^"]+)"', page)) for page in pages
+    )
+    for title in ("Maps per level: traffic", "Series with the spread of the samples: traffic"):
+        assert north_first[title] == south_first[title], title
 
 
 def test_a_single_sample_without_types_has_no_calibration(tmp_path):

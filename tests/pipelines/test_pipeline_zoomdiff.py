@@ -382,6 +382,14 @@ def test_coordinates_of_the_context_reach_the_output(pipe):
     assert tree["bs"]["traffic"].attrs["units"] == "MB"
 
 
+def test_coordinates_of_levels_that_all_are_coarser_than_the_context():
+    pipe = tiny_pipeline(hierarchy=Hierarchy([Level("block", 8, 24), Level("square", 2, 1)]))
+    x = 1000 + 50.0 * np.arange(WIDTH)
+    levels = pipe(located(east=1000.0), **(FEW | {"num_inference_steps": 4}), output_type="xarray").levels
+    assert levels["square"]["x"].values.tolist() == x.reshape(-1, 2).mean(axis=1).tolist()
+    assert levels["block"]["x"].values.tolist() == x.reshape(-1, 8).mean(axis=1).tolist()
+
+
 def test_network_that_returns_nan_is_reported():
     pipe = tiny_pipeline()
     pipe.unet.proj_out[2].bias.data[:] = torch.nan

@@ -227,6 +227,27 @@ def test_named_channels_may_come_in_any_order_but_not_by_other_names():
         processor(context.assign_coords(poi_class=["shop", "cinema"]), HOURS)
 
 
+def test_codes_that_are_named_count_by_their_names():
+    codes, processor = random_context()["surface"], fitted()  # positions in building, road, green
+    expected = processor({"surface": codes}, HOURS).static
+    flags = {"flag_values": np.array([7, 2, 4], np.int8), "flag_meanings": "green building road"}
+    named = xarray.Dataset({"surface": (("y", "x"), np.array([2, 4, 7])[codes], flags)})
+    assert torch.equal(processor(named, HOURS).static, expected)
+    of_two = named["surface"].where(named["surface"] != 4, 2)
+    of_two.attrs = {"flag_values": [7, 2], "flag_meanings": "green building"}
+    assert torch.equal(processor({"surface": of_two}, HOURS).static[:, 1], torch.zeros(1, HEIGHT, WIDTH))
+    from_zero = xarray.Dataset({"surface": (("y", "x"), 2 - codes, {"flag_meanings": "green road building"})})
+    assert torch.equal(processor(from_zero, HOURS).static, expected)
+    for attributes, message in (
+        (flags | {"flag_meanings": "green building lake"}, r"'surface' has the flag_meanings \['lake'\], unknown"),
+        (flags | {"flag_values": np.array([7, 2])}, "number in flag_values for each of its 3 flag_meanings"),
+        (flags | {"flag_values": np.array([7, 2, 2])}, "all different"),
+        (flags | {"flag_values": np.array([7, 2, 3])}, r"categories 4. The codes are 2 \(building\), 3 \(road\), 7"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            processor({"surface": named["surface"].assign_attrs(attributes)}, HOURS)
+
+
 def test_zones_are_numbered_without_gaps_and_are_no_input_of_the_network():
     zones = np.array([[7, 7, 3], [9, 3, 3]])
     processor = ContextProcessor([*LAYERS, {"name": "site", "kind": "zones"}])

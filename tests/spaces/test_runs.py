@@ -311,6 +311,21 @@ def test_a_plan_is_placed_inside_the_area_and_its_difference_shown_on_one_scale(
         xr.testing.assert_equal(tree["cell"].to_dataset(), difference.tree["cell"].to_dataset())
 
 
+def test_what_a_plan_changes_is_written_where_the_area_lies(engine, tmp_path):
+    north_first = {"y": 5.6e6 - 50.0 * np.arange(HEIGHT), "x": 3.6e5 + 50.0 * np.arange(WIDTH)}
+    arguments = {"row": 4, "column": 11, "metres": 150, "first_day": "2026-03-03", "samples": 2, "seed": 1, "steps": 8}
+    areas_ = small_area(hours=24, **north_first), small_area(hours=24)
+    located, bare = (engine.what_if(area, "stadium", **arguments, progress=quiet) for area in areas_)
+    assert located.north_up and not bare.north_up and located.square == bare.square
+    with xr.open_datatree(located.write_netcdf(tmp_path)) as tree:
+        for axis, centres in north_first.items():
+            np.testing.assert_array_equal(tree["grid_50m"][axis], centres)
+        np.testing.assert_array_equal(tree["bs"]["y"], [5.6e6 - 175])
+        for name in engine.hierarchy.names:  # row by row as on the page
+            np.testing.assert_array_equal(tree[name]["difference"], bare.tree[name]["difference"])
+    np.testing.assert_array_equal(bare.tree["grid_50m"]["y"], 50.0 * np.arange(HEIGHT) + 25)
+
+
 def test_progress_of_a_plan_counts_both_runs(engine):
     seen = []
     with_stadium_options = {"progress": lambda *step: seen.append(step)}

@@ -72,6 +72,37 @@ def test_packed_and_missing_values_are_decoded(tmp_path):
     np.testing.assert_array_equal(areas.read_area(path).context["population"], values)
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"cell_size_m": 100.0}, "says cell_size_m = 100.0; this page takes cells of 50 m"),
+        ({"cell_size_m": "wide " * 100}, "says cell_size_m = wide wide"),
+        ({"y": 100.0 * np.arange(HEIGHT)}, "the coordinate y changes by 100; this page takes cells of 50 m"),
+        ({"x": 0.05 * np.arange(WIDTH)}, "the coordinate x changes by 0.05;"),
+        ({"y": 50.0 * np.array([0, 1, 2, 3, 4, 5, 6, 8])}, "the coordinate y changes by 50 to 100;"),
+        ({"y": 50.0 * np.array([0, 1, 2, 3, 4, 5, 6, 5])}, "the coordinate y changes by -50 to 50;"),
+        ({"y": np.full(HEIGHT, np.nan)}, "the coordinate y changes by nan;"),
+    ],
+)
+def test_cells_of_another_size_are_refused(tmp_path, changed, message):
+    attributes = {name: value for name, value in changed.items() if name not in ("y", "x")}
+    coordinates = {name: value for name, value in changed.items() if name in ("y", "x")}
+    dataset = small_dataset().assign_coords(coordinates).assign_attrs(attributes)
+    with pytest.raises(ValueError, match=message) as caught:
+        areas.read_area(written(dataset, tmp_path / "a.nc"))
+    assert len(str(caught.value)) < 200
+
+
+def test_cells_of_50_m_are_known_in_any_form(tmp_path):
+    single = {axis: small_dataset()[axis].astype(np.float32) for axis in ("y", "x")}
+    for dataset in (
+        small_dataset().assign_attrs(cell_size_m=np.int32(50)),
+        small_dataset().assign_coords(single),
+        small_dataset().drop_vars(["y", "x"]),
+    ):
+        assert areas.read_area(written(dataset, tmp_path / "a.nc")).height == HEIGHT
+
+
 def test_the_example_is_what_the_model_knows_and_an_upload_of_it_the_same():
     example = areas.example_area()
     upload = areas.read_area(str(areas.EXAMPLES / "area.nc"))

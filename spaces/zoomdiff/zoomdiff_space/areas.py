@@ -166,6 +166,7 @@ def read_area(path: str) -> Area:
     allowed = {
         "layers": [layer["name"] for layer in SIMULATED_LAYERS],
         "cells": limits.MAX_CELLS,
+        "cell_size": Hierarchy().config.cell_size,
         "hours": 24 * limits.MAX_DAYS,
         "values": limits.MAX_VALUES,
         "variables": limits.MAX_VARIABLES,

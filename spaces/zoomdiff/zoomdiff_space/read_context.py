@@ -17,6 +17,9 @@ import numpy as np
 from safetensors.numpy import save_file
 
 
+ROUNDING = 0.02  # of a cell's side: coordinates may be of single precision
+
+
 class Refused(Exception):
     """The file is not what it should be; the message is for the visitor."""
 
@@ -48,6 +51,7 @@ def read(limits):
         for axis in ("y", "x"):
             if axis in dataset.variables:
                 arrays[axis] = numbers(dataset.variables[axis], np.float64)
+        check_cell_size(dataset, arrays, limits["cell_size"])
         hour = dataset.variables.get("hour")
         dated = hour is not None and hour.dimensions == ("hour",) and "since" in str(getattr(hour, "units", ""))
         first = (float(hour[0]), str(hour.units), str(getattr(hour, "calendar", "standard"))) if dated else None
@@ -102,6 +106,21 @@ def checked_layers(dataset, limits):
     if values > limits["values"]:
         raise Refused(f"The layers hold {values:,} numbers; this page takes at most {limits['values']:,}.")
     return on_grid
+
+
+def check_cell_size(dataset, arrays, size):
+    """Refuse cells of another side than the model's, as the attribute `cell_size_m` or the coordinates tell."""
+    stated = getattr(dataset, "cell_size_m", size)
+    if not np.array_equal(np.ravel(stated), [size]):
+        raise Refused(f"The file says cell_size_m = {str(stated)[:30]}; this page takes cells of {size:g} m.")
+    for axis in ("y", "x"):
+        steps = np.diff(arrays.get(axis, []))
+        if not (np.allclose(steps, size, rtol=ROUNDING) or np.allclose(steps, -size, rtol=ROUNDING)):
+            found = " to ".join(dict.fromkeys(f"{step:g}" for step in (steps.min(), steps.max())))
+            raise Refused(
+                f"From cell to cell, the coordinate {axis} changes by {found}; this page takes cells of {size:g} m,"
+                " with y and x in m."
+            )
 
 
 def numbers(variable, dtype):

@@ -332,6 +332,9 @@ class Engine:
         edits = {"type": "FeatureCollection", "features": [{"type": "Feature", **feature}]}
         before = area.layers_in_metres(cell)
         plan, report = edit_context(before, edits)
+        # The square lies on rows and columns; what is made of it lies where the file says.
+        centres = {axis: area.coordinates(axis) for axis in ("y", "x") if area.coordinates(axis) is not None}
+        before, plan = (layers.assign_coords(centres) for layers in (before, plan))
         tree = compare_contexts(
             self.pipe, before, plan, start, area.hours, samples, seed, steps, "sum", self._reporter(progress, runs=2)
         )

@@ -4,6 +4,8 @@
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -140,9 +142,10 @@ def read_context(path: Path, output: Path):
             fail(f"--context: {path} is damaged ({error}).")
 
 
-def open_context(path: Path, output: Path):
+@contextmanager
+def open_context(path: Path, output: Path) -> Iterator:
     """
-    The layers, read when they are asked for, to be closed in a `with` block.
+    The layers, read when they are asked for, closed after the `with` block. Damage that shows up in it is one line.
 
     HDF5 may crash when a file that is still open is opened again.
     """
@@ -154,9 +157,16 @@ def open_context(path: Path, output: Path):
     except ModuleNotFoundError as error:
         fail_without(error.name, "plot")
     try:
-        return xarray.open_dataset(path, engine="netcdf4")
-    except OSError as error:
+        layers = xarray.open_dataset(path, engine="netcdf4")
+    except (OSError, RuntimeError, ValueError) as error:
         fail(f"--context: {path} is not a readable NetCDF-4 file ({error}).")
+    with layers:
+        try:
+            yield layers
+        except RuntimeError as error:
+            if not str(error).startswith("NetCDF:"):  # of PyTorch, not of the file
+                raise
+            fail(f"--context: {path} is damaged ({error}).")
 
 
 def make_pipeline(model: str, device: str | None):

@@ -55,4 +55,7 @@ def fail(message: str) -> NoReturn:
 
 def fail_without(module: str, extra: str) -> NoReturn:
     """Say which library is missing and which extra of this package brings it."""
-    fail(f"{module} is not installed. pip install 'zoomdiff_diffusers[{extra}]' brings all that is needed.")
+    fail(
+        f"{module} is not installed. pip install 'zoomdiff_diffusers[{extra}]' brings all that is needed;"
+        f" in a checkout, pip install -e '.[{extra}]'."
+    )

@@ -100,7 +100,10 @@ def _push_model(folder: Path, repository: str, context: Path | None, options: di
     if context is not None:
         import xarray
 
-        layers = xarray.load_dataset(context, engine="netcdf4")
+        try:
+            layers = xarray.load_dataset(context, engine="netcdf4")
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ValueError(f"--context: {context} is not a readable NetCDF-4 file ({error}).") from None
     try:
         pipe = ZoomDiffPipeline.from_pretrained(folder)
     except OSError as error:

@@ -52,12 +52,13 @@ def refine(
     ] = None,
     scale: Annotated[
         float | None,
-        typer.Option(help="Of a table: its values times this are in the unit of the model (`zoomdiff info`); 1."),
+        typer.Option(help="Of a table: factor from its unit to the model's, as of `zoomdiff info` (default 1)."),
     ] = None,
     largest_distance: Annotated[
         float | None,
         typer.Option(
-            min=0, help="Cells farther from what serves them, in m, count as not measured. Everything is by default."
+            min=0,
+            help="Cells farther from what serves them, in m, count as not measured; by default no cell is too far.",
         ),
     ] = None,
     level: Annotated[
@@ -74,7 +75,7 @@ def refine(
     """
     Refine measured traffic, such as that of base stations, to all finer levels.
 
-    The results add up to what is given; where it has gaps, or ends, the rest is generated.
+    The results add up to what is given. Where values are missing, or outside the measured area, traffic is generated.
 
     A table may be of any area and length; the result is a Zarr store then, as of `zoomdiff generate`. If it needs
     more options, make a folder of it with `zoomdiff dataset` and `--context` first, and give that.
@@ -151,7 +152,7 @@ def _read_coarse(path: Path, level: str | None, pipe, units: str, layers, contex
     """Traffic (N, C, T, H, W) in `units`, its level and its start; it must lie where the layers of `context` lie."""
     import numpy as np
 
-    from ..evaluation.inputs import read_traffic
+    from ..evaluation.inputs import position, read_traffic
     from ..pipelines.zoomdiff.inputs import cell_centres
 
     try:
@@ -159,10 +160,7 @@ def _read_coarse(path: Path, level: str | None, pipe, units: str, layers, contex
     except ValueError as error:
         fail(f"--traffic: {error}")
     try:
-        middle = [
-            None if centres is None else float(centres.mean())
-            for centres in cell_centres(layers, [layers.sizes.get(axis) for axis in ("y", "x")])
-        ]
+        cells = cell_centres(layers, [layers.sizes.get(axis) for axis in ("y", "x")])
     except ValueError as error:
         fail(f"--context: {error}")
     level = level or list(stored.levels)[-1]
@@ -174,15 +172,34 @@ def _read_coarse(path: Path, level: str | None, pipe, units: str, layers, contex
     )
     if found != expected:
         fail(f"--traffic: level {level!r} of {path} is {found}, but the model has {expected}.")
-    for axis, wanted in zip(("y", "x"), middle):
-        found = float(getattr(stored, axis).mean())
-        if wanted is not None and abs(found - wanted) > pipe.hierarchy.config.cell_size / 2:
+    _check_channels(stored, pipe.traffic_processor)
+    for axis, centres in zip(("y", "x"), cells):
+        if centres is None:
+            continue
+        (found, direction), (wanted, expected_direction) = position(getattr(stored, axis)), position(centres)
+        if abs(found - wanted) > pipe.hierarchy.config.cell_size / 2:
             fail(f"--traffic: the area of {path} has its middle at {axis} = {found:g} m, the context at {wanted:g} m.")
+        if direction != expected_direction and len(getattr(stored, axis)) > 1:
+            fail(
+                f"--traffic: the {axis} axis of {path} is {direction}, that of the context {expected_direction}: turn"
+                " one of the files."
+            )
     values = stored.levels[level]
     zones = _common_zones(stored, expected, pipe, layers, context)
     if units == "sum":
         values = values * np.asarray(pipe.hierarchy.volume(level, zones))
     return values, level, stored.start
+
+
+def _check_channels(stored, processor) -> None:
+    """Refuse traffic of other channels or units than the model's; a unit that the file does not state may be any."""
+    if stored.channels != processor.channels:
+        fail(
+            f"--traffic: the channels of {stored.path} are {stored.channels}, but the model has {processor.channels}."
+        )
+    for channel, found, expected in zip(stored.channels, stored.units, processor.units):
+        if found not in ("", expected):
+            fail(f"--traffic: {channel!r} of {stored.path} is in {found}, but the model has {expected}: convert it.")
 
 
 def _common_zones(stored, level, pipe, layers, context: Path):

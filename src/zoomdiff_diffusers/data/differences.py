@@ -92,7 +92,8 @@ def compare_contexts(
         nodes[f"/{name}"] = _level_dataset(level, units, statistics, whole)
     finest = list(first)[-1]
     volumes = [_volume(tree[finest], units) for tree in trees]
-    totals = _totals(first[finest].values, second[finest].values, _edited(after), volumes)
+    edited = _at_level(_edited(after), trees[0][finest])
+    totals = _totals(first[finest].values, second[finest].values, edited, volumes)
     nodes["/"] = root.assign({name: (("sample", "channel"), values) for name, values in zip(TOTALS, totals)})
     return xr.DataTree.from_dict(nodes)
 
@@ -170,7 +171,7 @@ def compare_stores(
 
     output = Path(output).absolute()
     _check_output(output)
-    partial = output.with_name(f".{output.name}.partial")
+    partial = output.with_name(f".{output.name}.difference")  # not the name of an unfinished `generate_city`
     shutil.rmtree(partial, ignore_errors=True)
     sources = [zarr.open_group(store, mode="r") for store in (before, after)]
     with xr.open_datatree(before, engine="zarr", consolidated=False) as tree:
@@ -404,6 +405,15 @@ def _volume(level, units: str) -> int | np.ndarray:
 
 def _edited(context: xr.Dataset) -> np.ndarray | None:
     return np.asarray(context.coords["edited"].values) if "edited" in context.coords else None
+
+
+def _at_level(edited: np.ndarray | None, level) -> np.ndarray | None:
+    """The share of each array element of a level, from those of the finest cells; with zones an element is a cell."""
+    if edited is None or "zones" in level.attrs:
+        return edited
+    side = int(level.attrs["spatial_factor"])
+    height, width = (size // side for size in edited.shape)
+    return edited.reshape(height, side, width, side).mean(axis=(1, 3))
 
 
 def _level_dataset(

@@ -385,7 +385,13 @@ def _labels(layer: xr.DataArray, name: str) -> list[str]:
         return POI_CATEGORIES
     if layer.ndim != 2:
         raise ValueError(f"The layer {name!r} must hold one code per cell, on y and x, but has {layer.dims}.")
-    return layer.attrs["flag_meanings"].split() if "flag_meanings" in layer.attrs else CLASSES[name]
+    labels = layer.attrs["flag_meanings"].split() if "flag_meanings" in layer.attrs else CLASSES[name]
+    codes = np.ravel(layer.attrs.get("flag_values", np.arange(len(labels))))
+    if not np.array_equal(codes, np.arange(len(labels))):
+        raise ValueError(
+            f"The layer {name!r} must number its classes {labels} from 0 on, but has the flag_values {codes.tolist()}."
+        )
+    return labels
 
 
 def _window_of(edit: _Edit, cells: _Cells) -> tuple[tuple[slice, slice], np.ndarray]:

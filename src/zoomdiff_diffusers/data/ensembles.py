@@ -72,7 +72,7 @@ def summarise_ensemble(
         raise ValueError(f"`output` must end in .zarr and not exist yet, but is {str(output)!r}.")
     if not all(0 <= quantile <= 1 for quantile in quantiles):
         raise ValueError(f"`quantiles` must lie between 0 and 1, but are {list(quantiles)}.")
-    partial = output.with_name(f".{output.name}.partial")
+    partial = output.with_name(f".{output.name}.summary")  # not the name of an unfinished `generate_city`
     shutil.rmtree(partial, ignore_errors=True)
     try:
         with open_levels(store) as (tree, levels):

@@ -121,7 +121,7 @@ def open_levels(path: str | os.PathLike) -> Iterator[tuple[xr.DataTree, dict[str
     import_module("zarr" if path.is_dir() else "netCDF4")  # xarray would speak of engines
     try:
         tree = xr.open_datatree(path, cache=False, decode_timedelta=False, **options)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise ValueError(f"{path} is neither a readable NetCDF-4 file nor a Zarr store.") from error
     with tree:
         levels = {name: node.to_dataset() for name, node in tree.children.items() if node.data_vars}

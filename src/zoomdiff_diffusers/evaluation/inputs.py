@@ -1,6 +1,7 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
 """What an evaluation reads: traffic as `data.stores` writes it, a mask of measured hours, a map of area types."""
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -197,14 +198,34 @@ def read_area_types(path, shape):
     return types, {int(value): named.get(int(value), f"type {value}") for value in np.unique(types)}
 
 
+def position(centres):
+    """
+    Where an axis lies.
+
+    Args:
+        centres (`np.ndarray`): Of the units of any level along the axis (m).
+
+    Returns:
+        `tuple[float, str]`: its centre (m), which all levels share; and `"rising"` or `"falling"`, with one unit
+        `"rising"`.
+    """
+    return float(centres.mean()), "falling" if centres[-1] < centres[0] else "rising"
+
+
+@contextmanager
 def _open(path, function):
     if not path.is_file():
         raise ValueError(f"{path} does not exist.")
     import_module("netCDF4")  # says by name what is missing, where xarray would speak of engines
     try:
-        return function(path, engine="netcdf4")
-    except OSError as error:
+        source = function(path, engine="netcdf4")
+    except (OSError, RuntimeError, ValueError) as error:
         raise ValueError(f"{path} is not a readable NetCDF-4 file ({error}).") from error
+    with source:
+        try:
+            yield source
+        except RuntimeError as error:  # of the NetCDF library
+            raise ValueError(f"{path} is damaged ({error}).") from error
 
 
 def _variable(path, dataset, name):
@@ -228,7 +249,7 @@ def _check_match(truth, generated):
         if of_truth != of_generated:
             raise ValueError(f"The {what} of {truth.path}: {of_truth}; those of {generated.path}: {of_generated}.")
     for axis in ("y", "x"):
-        of_truth, of_generated = _position(getattr(truth, axis)), _position(getattr(generated, axis))
+        of_truth, of_generated = position(getattr(truth, axis)), position(getattr(generated, axis))
         if of_truth[1] != of_generated[1] or abs(of_truth[0] - of_generated[0]) > 0.5:
             raise ValueError(
                 f"The {axis} axis of {truth.path} has its centre at {of_truth[0]:g} m, {of_truth[1]}; that of "
@@ -236,11 +257,6 @@ def _check_match(truth, generated):
             )
     if not np.isfinite(list(truth.levels.values())[-1]).any():
         raise ValueError(f"Nothing in {truth.path} is known: there is nothing to score.")
-
-
-def _position(centres):
-    """Centre of an axis (m), which all levels share, and its direction."""
-    return float(centres.mean()), "falling" if centres[-1] < centres[0] else "rising"
 
 
 def _check_level(path, name, dataset):

@@ -43,6 +43,7 @@ def plot_zoom(
     place=None,
     title=None,
     zones=None,
+    y=None,
 ):
     """
     The zoom in one picture: a column per level, above its map at the busiest hour, below its series at one place.
@@ -65,6 +66,8 @@ def plot_zoom(
             percentile among those whose base-station area is the busiest.
         title (`str`, *optional*): Title of the figure.
         zones (`Mapping[str, np.ndarray]`, *optional*): Layers (Y, X) of levels with zones, for the units `"sum"`.
+        y (`np.ndarray`, *optional*):
+            Centres of the rows (m), by which north is up. Default: the first row is the southern one.
 
     Returns:
         `matplotlib.figure.Figure`: not yet saved, see [`save_figure`].
@@ -72,12 +75,14 @@ def plot_zoom(
     Raises:
         ValueError: If a level is not four-dimensional, or zones are missing.
     """
-    means = _as_means(levels, hierarchy, units, zones)
+    means = {name: _south_first(values, y) for name, values in _as_means(levels, hierarchy, units, zones).items()}
     names = list(means)
     finest, finest_level = means[names[-1]], hierarchy.levels[hierarchy.index(names[-1])]
     hour = int(finest[sample].sum(axis=(1, 2)).argmax()) * finest_level.temporal_factor
     if place is None:
         place = _busy_place(means[names[0]], hierarchy.levels[hierarchy.index(names[0])], finest, finest_level)
+    elif _runs_south(y):
+        place = finest.shape[-2] * finest_level.raster_factor - 1 - place[0], place[1]
 
     height, width = finest.shape[-2:]
     map_height = 3.7 * min(height / width, 1.5)  # inches, at a column width of about 3.7
@@ -130,9 +135,7 @@ def plot_context(context, layers, hierarchy, title=None):
     grid = figure.subplots(1, len(present), squeeze=False)[0]
     for axes, layer in zip(grid, present):
         values = np.asarray(context[layer["name"]])
-        # Rows of a dataset may run from north to south.
-        if "y" in getattr(context, "coords", {}) and context["y"][0] > context["y"][-1]:
-            values = values[..., ::-1, :]
+        values = _south_first(values, getattr(context, "coords", {}).get("y"))
         options = {"origin": "lower", "extent": (0, width * side, 0, height * side), "interpolation": "nearest"}
         name = layer["name"].replace("_", " ")
         if layer["kind"] == "categorical":
@@ -156,7 +159,7 @@ def plot_context(context, layers, hierarchy, title=None):
     return figure
 
 
-def plot_levels(generated, truth, hierarchy, start=None, unit="", channel="traffic"):
+def plot_levels(generated, truth, hierarchy, start=None, unit="", channel="traffic", y=None):
     """
     Maps of the truth's busiest hour, a column per level: truth, one sample, and the mean and spread of the samples.
 
@@ -167,11 +170,14 @@ def plot_levels(generated, truth, hierarchy, start=None, unit="", channel="traff
             Levels by name, coarse to fine, each (sample, time, y, x): means per finest cell and time step.
         truth (`Mapping[str, np.ndarray]`): (time, y, x), NaN where unknown.
         hierarchy (`Hierarchy`): These levels.
-        start, unit, channel: As of [`plot_zoom`].
+        start, unit, channel, y: As of [`plot_zoom`].
 
     Returns:
         `matplotlib.figure.Figure`.
     """
+    generated, truth = (
+        {name: _south_first(values, y) for name, values in levels.items()} for levels in (generated, truth)
+    )
     finest, finest_level = truth[hierarchy.names[-1]], hierarchy.levels[-1]
     hour = int(np.nansum(finest, axis=(1, 2)).argmax()) * finest_level.temporal_factor
     rows = {"truth": lambda name: truth[name], "one sample": lambda name: generated[name][0]}
@@ -398,6 +404,16 @@ def _busy_place(coarse, coarse_level, finest, finest_level):
     rows, columns = np.unique(np.argwhere(busiest) // finest_level.raster_factor, axis=0).T
     place = np.quantile(finest[:, :, rows, columns], 0.95, axis=(0, 1)).argmax()
     return int(rows[place] * finest_level.raster_factor), int(columns[place] * finest_level.raster_factor)
+
+
+def _runs_south(y):
+    """Whether the first row is the northern one, as in many raster files."""
+    return y is not None and bool(y[-1] < y[0])
+
+
+def _south_first(values, y):
+    """The rows of a raster (..., y, x) in the order in which maps draw them."""
+    return values[..., ::-1, :] if _runs_south(y) else values
 
 
 def _draw_map(axes, values, level, hierarchy, norm):

@@ -284,18 +284,19 @@ def _describe_channel(index, name, result, generated, truth):
         "note": f"“of mean” is in multiples of the mean of the truth, {of_channel['mean']:.4g} {unit}{per}. Lower is "
         "better unless stated. Values of all levels are means per finest cell and time step."
         + (f" {ZONES}" if hierarchy.zone_layers else ""),
-        "figures": _figures(of_channel, levels, measured, hierarchy, generated.start, unit, name, per),
+        "figures": _figures(of_channel, levels, measured, generated, unit, name, per),
     }
 
 
-def _figures(of_channel, generated, truth, hierarchy, start, unit, channel, per):
+def _figures(of_channel, generated, truth, stored, unit, channel, per):
     from . import plots
 
-    labels = {"start": start, "unit": unit, "channel": channel}
+    hierarchy = stored.hierarchy
+    labels = {"start": stored.start, "unit": unit, "channel": channel}
     figures = {
-        "Maps per level": plots.plot_levels(generated, truth, hierarchy, **labels),
+        "Maps per level": plots.plot_levels(generated, truth, hierarchy, **labels, y=stored.y),
         "Series with the spread of the samples": plots.plot_series(
-            generated, truth, hierarchy, _places(truth, hierarchy), **labels
+            generated, truth, hierarchy, _places(truth, hierarchy, stored.y), **labels
         ),
     }
     scores = {name: level for name, level in of_channel["levels"].items() if level and level["rank_histogram"]}
@@ -311,8 +312,8 @@ def _figures(of_channel, generated, truth, hierarchy, start, unit, channel, per)
     return [{"title": title, "png": _png(figure), "caption": CAPTIONS[title]} for title, figure in figures.items()]
 
 
-def _places(truth, hierarchy):
-    """A busy and a typical cell, as (row, column) of the finest cells."""
+def _places(truth, hierarchy, y):
+    """A busy and a typical cell, as (row, column) of the finest cells; named by their south-western corner."""
     finest, factor = truth[hierarchy.names[-1]], hierarchy.raster_factors[-1]
     mean = np.where(np.isfinite(finest), finest, 0.0).sum(axis=0) / np.maximum(np.isfinite(finest).sum(axis=0), 1)
     order = np.flatnonzero(np.isfinite(finest).any(axis=0))
@@ -320,9 +321,10 @@ def _places(truth, hierarchy):
     places = {}
     for title, quantile in (("a busy cell", 0.99), ("a typical cell", 0.5)):
         row, column = (int(i) * factor for i in np.unravel_index(order[int(quantile * len(order))], mean.shape))
-        metres = hierarchy.config.cell_size
+        side = hierarchy.config.cell_size / 1000
+        from_south = (len(mean) - 1) * factor - row if y[-1] < y[0] else row
         if (row, column) not in places.values():
-            places[f"{title} (x {column * metres / 1000:g} km, y {row * metres / 1000:g} km)"] = (row, column)
+            places[f"{title} (x {column * side:g} km, y {from_south * side:g} km)"] = (row, column)
     return places
 
 

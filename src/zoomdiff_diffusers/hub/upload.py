@@ -299,8 +299,7 @@ def _draw(pipe, context, path: Path) -> bool:
         pipe.set_progress_bar_config(**hidden)
     first = {name: values[:, 0] for name, values in levels.items()}
     processor = pipe.traffic_processor
-    figure = plot_zoom(
-        first, pipe.hierarchy, start, unit=processor.units[0], channel=processor.channels[0], title=title
-    )
+    labels = {"unit": processor.units[0], "channel": processor.channels[0], "title": title}
+    figure = plot_zoom(first, pipe.hierarchy, start, **labels, y=getattr(context, "coords", {}).get("y"))
     save_figure(figure, path, dpi=72)
     return True

@@ -64,7 +64,8 @@ class ContextProcessor(ConfigurableComponent):
 
     Args:
         layers (`list[dict]`): The schema. Each layer has a `name`, a `kind` and what the kind asks for:
-            - `categorical` with `classes`: codes (H, W) that index `classes`, or area fractions (n, H, W);
+            - `categorical` with `classes`: codes (H, W) that index `classes`, or area fractions (n, H, W). Where an
+              `xarray.DataArray` names its codes by `flag_values` and `flag_meanings` (CF conventions), these count;
             - `count` with `channels`: (n, H, W) counts, which become log1p(count), standardised;
             - `continuous` with `channels` and optionally `log`: (n, H, W), or (H, W) for one channel, standardised;
             - `temporal` with `channels` and optionally `log`: (n, T, H, W), or (T, H, W) for one channel;
@@ -287,7 +288,7 @@ def _checked(layer: dict, values, size: tuple[int, int], hours: int | None = Non
             " Fill them, or leave the whole layer out."
         )
     if layer["kind"] == "categorical":
-        return _fractions(name, layer["classes"], array, size)
+        return _fractions(layer, array, size, _codes(layer, values))
     temporal = layer["kind"] == "temporal"
     if temporal and hours is None and array.ndim >= 3:
         hours = array.shape[-3]
@@ -314,8 +315,31 @@ def _checked_zones(name: str, values, size: tuple[int, int]) -> np.ndarray:
     return np.unique(array, return_inverse=True)[1].reshape(size)
 
 
-def _fractions(name: str, classes: list[str], array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _codes(layer: dict, values) -> np.ndarray:
+    """The code of each class: its position, or what the layer names so; NaN for a class that it does not name."""
+    attributes, classes = getattr(values, "attrs", {}), list(layer["classes"])
+    names = str(attributes.get("flag_meanings", "")).split()
+    if not names:
+        return np.arange(len(classes))
+    codes = np.ravel(attributes.get("flag_values", np.arange(len(names))))
+    if len(codes) != len(names) or codes.dtype.kind not in "iuf" or len(set(codes)) < len(codes):
+        raise ValueError(
+            f"Layer {layer['name']!r} must have a number in flag_values for each of its {len(names)} flag_meanings,"
+            f" all different, but has {codes.tolist()}."
+        )
+    # A name in flag_meanings holds no blank.
+    expected = [name.replace(" ", "_") for name in classes]
+    if unknown := [name for name in names if name not in expected]:
+        raise ValueError(
+            f"Layer {layer['name']!r} has the flag_meanings {unknown}, unknown to the schema. It knows {expected}."
+        )
+    named = dict(zip(names, codes))
+    return np.array([named.get(name, np.nan) for name in expected])
+
+
+def _fractions(layer: dict, array: np.ndarray, size: tuple[int, int], codes: np.ndarray) -> np.ndarray:
     """Turn codes (H, W) into one-hot fractions (n, H, W), and check fractions that are given as such."""
+    name, classes = layer["name"], layer["classes"]
     if array.shape == (len(classes), *size):
         if (array < 0).any() or (array.sum(axis=0) > 1 + 1e-3).any():
             raise ValueError(f"Layer {name!r}: area fractions must be at least 0 and sum to at most 1 in each cell.")
@@ -323,13 +347,14 @@ def _fractions(name: str, classes: list[str], array: np.ndarray, size: tuple[int
     if array.shape != size:
         expected = f"{size} or {(len(classes), *size)}"
         raise ValueError(f"Layer {name!r} must have the shape {expected}, but has {array.shape}.")
-    unknown = np.setdiff1d(array, np.arange(len(classes)))
+    unknown = np.setdiff1d(array, codes)
     if unknown.size:
+        known = [f"{code:g} ({name})" for code, name in zip(codes, classes) if np.isfinite(code)]
         raise ValueError(
             f"Layer {name!r} has the unknown categories {', '.join(f'{code:g}' for code in unknown[:5])}."
-            f" Codes must be whole numbers from 0 to {len(classes) - 1}, the positions of {classes}."
+            f" The codes are {', '.join(known)}."
         )
-    return (array == np.arange(len(classes))[:, None, None]).astype(np.float64)
+    return (array == codes[:, None, None]).astype(np.float64)
 
 
 def _stack(arrays: list) -> torch.Tensor:

@@ -608,7 +608,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
             zones=tensors.repeat_interleave(num_samples).zones if tensors.zones else None,
             start=start,
             shapes=shapes,
-            centres=_common_centres(contexts, shapes[-1][1:]),
+            centres=_common_centres(contexts, tuple(tensors.static.shape[-2:])),
             contexts=contexts,
             generators=expand_generators(generator, len(contexts) * num_samples),
             batch_size=batch_size or max(1, CELLS_PER_BATCH // prod(shapes[-1])),
