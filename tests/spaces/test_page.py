@@ -480,7 +480,7 @@ def test_uploads_in_a_browser(visit, tmp_path):
         upload.get_by_role("button", name="Click to Upload").click()
     chooser.value.set_files(tmp_path / "bad.nc")
     # Once it is uploaded; before, the name is shown in one piece, for too short to wait for.
-    page.get_by_role("cell", name="bad .nc").wait_for()
+    page.get_by_role("cell", name="bad.nc").wait_for()
     page.click("#generate-button")
     page.get_by_text("must be NetCDF (.nc), but is a ZIP archive").wait_for(timeout=30_000)
 

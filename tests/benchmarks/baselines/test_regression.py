@@ -11,10 +11,11 @@ from support.toy_windows import NOISE, fair_crps, toy_mean, toy_windows
 
 from benchmarks.baselines import denoising
 from benchmarks.baselines.base import Budget
-from benchmarks.baselines.boosted_trees import BoostedTrees, row_features
+from benchmarks.baselines.boosted_trees import BoostedTrees, even_rows, row_features
 from benchmarks.baselines.climatology import HourlyClimatology
 from benchmarks.baselines.corrdiff import CorrDiff
 from benchmarks.baselines.transformer import Transformer, cell_contexts, cell_values
+from benchmarks.datasets import LevelContext, LevelWindows
 from zoomdiff_diffusers import TrafficProcessor
 
 
@@ -50,6 +51,25 @@ def test_shapes_and_seeds(system, sizes):
     torch.testing.assert_close(model.sample(context, 2, seed=1), samples)
     assert torch.equal(samples[0], samples[1]) != model.has_distribution
     assert torch.equal(samples, model.sample(context, 2, seed=2)) != model.has_distribution
+
+
+def test_rows_come_evenly_from_places_that_windows_show_more_or_less_often():
+    generator = torch.Generator().manual_seed(0)
+    places = torch.randn(12, 3, generator=generator)
+    shown = torch.randint(12, (400, 2, 5), generator=generator).clamp(max=8)  # the ninth is in a third of the cells
+    shown[:, 0, 0] = shown[:, 0, 0].clamp(min=1)
+    static = places[shown].movedim(-1, 1)
+    weight = torch.ones(400, 1, 6, 2, 5)
+    weight[::2, :, 3] = 0
+    hours = torch.arange(6).expand(400, 6)
+    windows = LevelWindows(weight.clone(), weight, LevelContext(static, torch.zeros(400, 0, 6, 2, 5), hours, 1))
+    rows = even_rows(windows, seed=1)
+    assert sorted(rows.tolist()) == weight.flatten().nonzero()[:, 0].tolist()
+    assert not torch.equal(rows, even_rows(windows, seed=2)) and torch.equal(rows, even_rows(windows, seed=1))
+    place = shown[:, None].expand(-1, 6, -1, -1).flatten()[rows[:2700]]
+    assert torch.bincount(place, minlength=9).float().sub(300).abs().max() < 5 * 300**0.5
+    without = LevelWindows(weight, weight, LevelContext(static[:, :0], torch.zeros(400, 0, 6, 2, 5), hours, 1))
+    assert len(even_rows(without, seed=1)) == len(rows)
 
 
 @pytest.mark.parametrize(("system", "steps"), [(BoostedTrees, 150), (Transformer, 150)])
