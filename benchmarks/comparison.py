@@ -1,6 +1,8 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
 """What the main tables show: averages over folds and training seeds, and how ZoomDiff stands against its bars."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from .baselines import REGRESSORS
@@ -83,9 +85,12 @@ def check_levels(
     title: str,
     forecasts: dict[str, dict[str, dict]] | None = None,
     floor: str | None = None,
+    seeds: Sequence[dict[str, dict[str, dict]]] = (),
+    forecasts_of_seeds: Sequence[dict[str, dict[str, dict]]] = (),
 ) -> list[dict]:
     """
-    The bars of one dataset: what is asked, whether it is met, and the figures.
+    The bars of one dataset: what is asked, whether it is met, the figures, and whether they are within chance: the
+    difference from the bar is below two standard errors, which the scatter between training seeds tells.
 
     Args:
         rows (`dict`): Row -> level -> score -> value.
@@ -97,19 +102,29 @@ def check_levels(
         floor (`str`, *optional*):
             The row of the best possible system. It takes no part, but is named beside a bar that it misses too. Its
             spread/skill is always named: it tells how far the truth at hand is from its law.
+        seeds, forecasts_of_seeds (`Sequence[dict]`, defaults to `()`):
+            `rows` and `forecasts` of each training seed. Without two of them, nothing counts as within chance.
     """
     bars = []
+    judged_seeds = [own | other for own, other in zip(seeds, forecasts_of_seeds, strict=True)]
     for level, own in rows[ours].items():
         where = f"{title}, {level}"
 
-        def compare(what, score, among, factor=1.0, judged=rows):
+        def compare(what, score, among, factor=1.0, judged=rows, judged_seeds=seeds):
             best = lowest(rows, level, score, among)
             if best is not None:
                 value = judged[ours][level][score]
+                errors = [
+                    _standard_error([found[row][level][score] for found in of_seeds if row in found])
+                    for row, of_seeds in ((ours, judged_seeds), (best[0], seeds))
+                ]
+                chance = abs(value - factor * best[1]) < 2 * np.hypot(errors[0], factor * errors[1])
                 found = f"{number(value)} against {number(best[1])} of {best[0]}"
+                found += ", within chance" if chance else ""
                 if floor in judged and judged[floor][level][score] > factor * best[1]:
                     found += f"; {number(judged[floor][level][score])} of {floor[0].lower()}{floor[1:]} misses it too"
-                bars.append({"bar": f"{where}: {what}", "met": value <= factor * best[1], "found": found})
+                met = value <= factor * best[1]
+                bars.append({"bar": f"{where}: {what}", "met": met, "found": found, "chance": bool(chance)})
 
         def others(row):
             return row not in (ours, floor)
@@ -130,6 +145,7 @@ def check_levels(
                 f"mae_of_{which}",
                 lambda row: row in REGRESSORS,
                 judged=rows | (forecasts or {}),
+                judged_seeds=judged_seeds,
             )
         found = number(own["spread_skill"])
         if floor in rows:
@@ -142,6 +158,11 @@ def check_levels(
             }
         )
     return bars
+
+
+def _standard_error(values: list[float]) -> float:
+    """Of the mean of a few values; 0 where their scatter is not known."""
+    return float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
 
 
 def paper_claim(datasets: dict[str, dict[str, dict[str, dict]]], ours: str, unranked: tuple[str, ...]) -> str:

@@ -59,18 +59,32 @@ def opening(claim: str, bars: list[dict]) -> str:
 
     Args:
         claim (`str`): How the paper's claim fares.
-        bars (`list[dict]`): Lines with "bar", which reads "where: what", and "met", which is `None` where it is open.
+        bars (`list[dict]`):
+            Lines with "bar", which reads "where: what", "met", which is `None` where it is open, and maybe "chance",
+            which is true where the verdict is within chance.
     """
     if not bars:
         return claim
     verdicts = [line["met"] for line in bars]
     met, missed, undecided = (verdicts.count(verdict) for verdict in (True, False, None))
-    text = f"{claim} Of {len(bars)} bars, {met} are met, {missed} missed, and {undecided} open for want of windows:"
-    kinds: dict[str, list[bool | None]] = {}
+    text = (
+        f"{claim} Of {len(bars)} bars, {met} are met, {missed} missed, and {undecided} open for want of windows. "
+        f"{_within_chance(bars)} verdicts are within chance: the figures differ from the bar by less than two "
+        "standard errors over the training seeds."
+    )
+    kinds: dict[str, list[dict]] = {}
     for line in bars:
-        kinds.setdefault(line["bar"].rpartition(": ")[2], []).append(line["met"])
-    rows = [[what, *(str(found.count(verdict)) for verdict in (True, False, None))] for what, found in kinds.items()]
-    return f"{text.strip()}\n\n" + markdown_table(["bar", "met", "missed", "open"], rows)
+        kinds.setdefault(line["bar"].rpartition(": ")[2], []).append(line)
+    rows = []
+    for what, lines in kinds.items():
+        verdicts = [line["met"] for line in lines]
+        counts = [*(verdicts.count(verdict) for verdict in (True, False, None)), _within_chance(lines)]
+        rows.append([what, *map(str, counts)])
+    return f"{text.strip()}\n\n" + markdown_table(["bar", "met", "missed", "open", "of all, within chance"], rows)
+
+
+def _within_chance(bars: list[dict]) -> int:
+    return sum(line.get("chance", False) for line in bars)
 
 
 def bar_table(bars: list[dict]) -> str:

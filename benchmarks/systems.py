@@ -84,6 +84,7 @@ class PerLevel(System):
             for level, share in enumerate(shares)
         ]
         self.training_seconds = time.perf_counter() - started
+        self.steps = sum(model.steps for model in self.models)
         return self
 
     def sample(self, data: BenchmarkData, num_samples: int, seed: int = 0) -> dict[str, np.ndarray]:

@@ -48,10 +48,12 @@ class Baseline(ABC):
     Attributes:
         name (`str`): As in the tables.
         has_distribution (`bool`): Whether two samples of one window differ.
+        steps (`int`): Optimiser steps of `fit`, of all its networks and phases; 0 where nothing is trained by steps.
     """
 
     name: str
     has_distribution: bool = True
+    steps: int = 0
 
     @abstractmethod
     def fit(self, dataset: LevelWindows, budget: Budget) -> "Baseline":

@@ -245,7 +245,7 @@ class DenoisingBaseline(Baseline):
         torch.manual_seed(budget.seed)
         self.scheduler = self.make_scheduler()
         self.network = self.make_network(dataset.context, budget.width)
-        train_network(self.network, self.loss, dataset, budget, self.learning_rate)
+        self.steps = train_network(self.network, self.loss, dataset, budget, self.learning_rate)
         return self
 
     def predict(self, noisy: torch.Tensor, steps: torch.Tensor, context: LevelContext) -> torch.Tensor:

@@ -78,9 +78,9 @@ class TimeGAN(Baseline):
         self.networks = GeneratorSide(self.length * places.traffic.shape[1], budget.width)
         self.discriminator = Recurrence(budget.width, budget.width, 1, latent=False)
         budget = replace(budget, batch_size=SERIES_PER_STEP * budget.batch_size)
-        train_network(self.networks, self._embedding_loss, places, _share(budget, EMBEDDING_SHARE))
-        train_network(self.networks, self._supervised_loss, places, _share(budget, SUPERVISED_SHARE))
-        self.steps = train_adversarially(
+        self.steps = train_network(self.networks, self._embedding_loss, places, _share(budget, EMBEDDING_SHARE))
+        self.steps += train_network(self.networks, self._supervised_loss, places, _share(budget, SUPERVISED_SHARE))
+        self.steps += train_adversarially(
             self.networks,
             self.discriminator,
             self._generator_loss,

@@ -95,6 +95,23 @@ def test_ensembles_made_for_it_are_compared_with_forecasts_and_an_unreachable_ba
     assert [line["found"] for bar, line in found.items() if "spread/skill" in bar] == ["1; 1.1 of floor"]
 
 
+def test_verdicts_within_the_scatter_of_the_seeds_are_said_to_be():
+    def rows(ours, rival):
+        return {"ours": {"fine": scores(ours, mae=0.5)}, "rival": {"fine": scores(rival, mae=0.5)}}
+
+    def crps_bar(seeds):
+        means = average(seeds)
+        forecasts = [{} for _ in seeds]
+        return next(line for line in check_levels(means, "ours", "city", seeds=seeds, forecasts_of_seeds=forecasts))
+
+    # The standard error of the difference of the means is sqrt(0.01 / 3 + 0.01 / 3) = 0.0816.
+    close = [rows(0.9 + step, 1.0 + other) for step, other in ((-0.1, 0.1), (0.0, -0.1), (0.1, 0.0))]
+    apart = [rows(0.8 + step, 1.0 + other) for step, other in ((-0.1, 0.1), (0.0, -0.1), (0.1, 0.0))]
+    assert crps_bar(close)["chance"] and crps_bar(close)["found"].endswith("of rival, within chance")
+    assert not crps_bar(apart)["chance"] and crps_bar(apart)["met"]
+    assert not crps_bar(close[:1])["chance"]  # one seed has no scatter
+
+
 def test_the_claim_of_the_paper_is_held_against_all_and_against_those_with_a_distribution():
     text = paper_claim({"city": ROWS}, "ours", ("floor",))
     assert "55.6 % above that of the best other system" in text  # 1.4 against 0.9
@@ -125,15 +142,16 @@ def test_the_page_opens_with_what_is_missed():
         {"bar": "city, fine: CRPS lowest", "met": False, "found": ""},
         {"bar": "city, coarse: CRPS lowest", "met": False, "found": ""},
         {"bar": "other city, coarse: CRPS lowest", "met": None, "found": ""},
-        {"bar": "calibrated", "met": True, "found": ""},
+        {"bar": "calibrated", "met": True, "found": "", "chance": True},
         {"bar": "few steps", "met": None, "found": ""},
     ]
     paragraph, table = opening("The claim fails.", lines).split("\n\n")
     assert paragraph.startswith("The claim fails. Of 5 bars, 1 are met, 2 missed, and 2 open")
+    assert "1 verdicts are within chance" in paragraph
     assert table.splitlines()[2:] == [
-        "| CRPS lowest | 0 | 2 | 1 |",
-        "| calibrated | 1 | 0 | 0 |",
-        "| few steps | 0 | 0 | 1 |",
+        "| CRPS lowest | 0 | 2 | 1 | 0 |",
+        "| calibrated | 1 | 0 | 0 | 1 |",
+        "| few steps | 0 | 0 | 1 | 0 |",
     ]
     assert opening("The claim fails.", []) == "The claim fails."
 

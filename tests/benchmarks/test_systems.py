@@ -9,6 +9,9 @@ import torch
 from support.places import write_places
 
 from benchmarks.baselines.base import Baseline
+from benchmarks.baselines.corrdiff import CorrDiff
+from benchmarks.baselines.csdi import CSDI
+from benchmarks.baselines.transformer import Transformer
 from benchmarks.budgets import BUDGETS
 from benchmarks.datasets import load, simulate
 from benchmarks.main_tables import forecast_errors, score
@@ -53,6 +56,11 @@ def test_the_training_time_of_a_baseline_is_shared_over_its_levels(places):
     system = PerLevel(NoiseAroundTheMean).fit(places, replace(TINY, seconds=8.0))
     assert [model.seconds for model in system.models] == [4.0, 4.0]
     assert system.num_parameters == 4
+
+
+@pytest.mark.parametrize("baseline, networks", [(CSDI, 1), (Transformer, 1), (CorrDiff, 2), (NoiseAroundTheMean, 0)])
+def test_optimiser_steps_of_all_levels_and_networks_are_counted(baseline, networks, places):
+    assert PerLevel(baseline).fit(places, TINY).steps == networks * 2 * TINY.max_steps
 
 
 def test_every_level_has_its_own_model_and_its_own_noise(places):
