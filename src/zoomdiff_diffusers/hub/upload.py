@@ -12,7 +12,7 @@ from huggingface_hub import CommitInfo, HfApi, get_token, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalTokenNotFoundError
 
 from ..configuration import write_atomically
-from ..pipelines.zoomdiff.pipeline_zoomdiff import TRAINING_SUMMARY
+from ..pipelines.zoomdiff.pipeline_zoomdiff import TRAINING_SUMMARY, weight_patterns
 from .cards import dataset_card, dataset_facts, is_simulated, model_card, runs_of
 from .remote_code import write_remote_code
 
@@ -81,17 +81,11 @@ def push_pipeline(
 
 def _outdated(pipe, variant: str | None) -> list[str]:
     """Patterns of the files that an earlier push may have left in the folders of the components."""
-    suffix = f".{variant}" if variant else ""
-    weights = [
-        f"diffusion_pytorch_model{suffix}.safetensors",
-        f"diffusion_pytorch_model{suffix}-*-of-*.safetensors",
-        f"diffusion_pytorch_model.safetensors.index{suffix}.json",
-    ]
     # Weights of other variants stay, as in `save_pretrained`.
     return [
         f"{name}/{pattern}"
         for name, component in pipe.components.items()
-        for pattern in (["*"] if component is None else weights)
+        for pattern in (["*"] if component is None else weight_patterns(variant))
     ]
 
 

@@ -3,7 +3,6 @@
 
 import json
 import os
-import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -830,6 +829,16 @@ class ZoomDiffPipeline(DiffusionPipeline):
         return (values * self.hierarchy.volume(name, zones)).to(values.dtype)
 
 
+def weight_patterns(variant: str | None) -> list[str]:
+    """Patterns of the names of a network's weight files of one variant; the index of shards comes first."""
+    suffix = f".{variant}" if variant else ""
+    return [
+        f"diffusion_pytorch_model.safetensors.index{suffix}.json",
+        f"diffusion_pytorch_model{suffix}.safetensors",
+        f"diffusion_pytorch_model{suffix}-*-of-*.safetensors",
+    ]
+
+
 def _remove_other_weights(target: Path, written: set[Path], variant: str | None):
     """
     Remove weights of an earlier save from a folder: an index of shards would win over the new weights.
@@ -839,14 +848,10 @@ def _remove_other_weights(target: Path, written: set[Path], variant: str | None)
         written (`set[Path]`): Its new files, relative to it.
         variant (`str`, *optional*): That of the new weights. The weights of others stay.
     """
-    suffix = f".{variant}" if variant else ""
-    index = f"diffusion_pytorch_model.safetensors.index{suffix}.json"
-    weights = re.compile(re.escape(f"diffusion_pytorch_model{suffix}") + r"(-\d+-of-\d+)?\.safetensors")
     for folder in {path.parent for path in written}:
-        old = [path for path in (target / folder).iterdir() if folder / path.name not in written]
         # The index goes first: without one of its shards, the folder could not be loaded.
-        for path in sorted(old, key=lambda path: path.name != index):
-            if path.name == index or weights.fullmatch(path.name):
+        for path in [path for pattern in weight_patterns(variant) for path in (target / folder).glob(pattern)]:
+            if folder / path.name not in written:
                 path.unlink()
 
 
