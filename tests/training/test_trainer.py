@@ -307,6 +307,24 @@ def test_a_run_is_not_resumed_with_another_context(tmp_path):
         trainer(*words, 2, *resume)
 
 
+def test_what_comes_from_a_pretrained_pipeline_is_not_given_again(finished, tmp_path):
+    start = ["--pretrained_pipeline", finished[0], "--unet", "{}", "--output_dir", tmp_path / "further"]
+    for option, value in (("denoiser_context", "false"), ("traffic_unit", "GB"), ("traffic_offset", 0.5)):
+        with pytest.raises(ValueError, match=f"`{option}` comes from .* leave it out"):
+            trainer(*start, f"--{option}", value)
+    assert trainer(*start, "--traffic_unit", "MB").step == 0  # the same
+
+
+def test_a_pretrained_pipeline_needs_its_number_of_channels(tmp_path):
+    random = np.random.default_rng(0)
+    np.savez(tmp_path / "grid.npz", **{name: random.gamma(2.0, size=(48, 8, 8)) for name in ("traffic", "users")})
+    words = ["--dataset", tmp_path / "grid.npz", "--layers", "[]", "--validation_areas", 0, "--max_train_steps", 1]
+    trainer(*words, "--output_dir", tmp_path / "one").train()
+    further = ["--output_dir", tmp_path / "two", "--pretrained_pipeline", tmp_path / "one", "--unet", "{}"]
+    with pytest.raises(ValueError, match=r"has the traffic channels \['traffic'\], but the data 2"):
+        trainer(*words, *further, "--traffic_variables", "traffic", "users")
+
+
 def test_mistakes_are_refused_before_training(tmp_path):
     for words, message in (
         (["--batch_size", 5, "--gradient_accumulation_steps", 2], "`batch_size` must be a multiple"),

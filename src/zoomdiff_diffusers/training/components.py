@@ -138,7 +138,7 @@ def load_pretrained(arguments: Arguments):
         "traffic_unit": data.traffic_unit is not None and {data.traffic_unit} != set(pipe.traffic_processor.units),
     }
     if given := [option for option, changed in changes.items() if changed]:
-        raise ValueError(f"With `pretrained_pipeline`, `{given[0]}` is that of '{name}': do not give another.")
+        raise ValueError(f"With `pretrained_pipeline`, `{given[0]}` comes from '{name}': leave it out.")
     return pipe
 
 

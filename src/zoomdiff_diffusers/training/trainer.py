@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -363,7 +364,7 @@ class Trainer:
     def _open_logs(self) -> None:
         if self.accelerator.is_main_process:
             if self.overwrites:
-                _delete_run(self.output_dir)
+                _delete_run(self.output_dir, self.pipeline().components)
             self.output_dir.mkdir(parents=True, exist_ok=True)
             log = self.output_dir / LOG
             lines = log.read_text(encoding="utf-8").splitlines() if log.exists() and self.step > 0 else []
@@ -511,14 +512,12 @@ class Trainer:
         )
 
 
-def _delete_run(folder: Path) -> None:
-    """Delete what a run writes, and no other file of the folder."""
-    index = folder / "model_index.json"
-    saved = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
-    components = [name for name, value in saved.items() if isinstance(value, list)]
-    patterns = [LOG, "training_summary.json", "validation-*.png", f"{PREFIX}*", f".{PREFIX}*", "tensorboard"]
+def _delete_run(folder: Path, components: Iterable[str]) -> None:
+    """Delete what a run writes, the folders of these components among it, and no other file of the folder."""
     # The index goes first: without its components it would be no pipeline.
-    for path in [path for pattern in [index.name, *patterns, *components] for path in folder.glob(pattern)]:
+    patterns = ["model_index.json", "training_summary.json", *components]
+    patterns += [LOG, "validation-*.png", f"{PREFIX}*", f".{PREFIX}*", "tensorboard"]
+    for path in [path for pattern in patterns for path in folder.glob(pattern)]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
