@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from support.tiny import context_with_zones, random_context, tiny_pipeline, zoned_pipeline
+from support.tiny import context_with_zones, interrupted, random_context, tiny_pipeline, zoned_pipeline
 
 from zoomdiff_diffusers import Hierarchy, Level, ZoomDiffPipeline, bundled_model
 from zoomdiff_diffusers.data.differences import STATISTICS, compare_cities, compare_contexts, compare_stores
@@ -222,17 +222,8 @@ def test_an_unfinished_run_of_the_same_name_is_kept(tmp_path):
         pipe.generate_city(context, tmp_path / f"{name}.zarr", **options)
         for name, context in (("before", before), ("after", after))
     ]
-    calls = []
-
-    def interrupt(*_):
-        calls.append(1)
-        if len(calls) == 5:
-            raise KeyboardInterrupt
-
-    hook = pipe.unet.register_forward_pre_hook(interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(pipe, calls=5):
         pipe.generate_city(before, tmp_path / "city.zarr", **options)
-    hook.remove()
     (unfinished,) = set(tmp_path.iterdir()) - set(stores)
     files = sorted(unfinished.rglob("*"))
     compare_stores(*stores, tmp_path / "city.zarr")

@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 import xarray
-from support.tiny import random_context, tiny_pipeline
+from support.tiny import interrupted, random_context, tiny_pipeline
 
 from zoomdiff_diffusers.data.ensembles import summarise_ensemble
 
@@ -63,17 +63,9 @@ def test_one_sample_has_no_spread(store, tmp_path):
 def test_an_unfinished_run_of_the_same_name_is_kept(store, tmp_path):
     context = xarray.Dataset({"surface": (("y", "x"), np.zeros((8, 8), int))})
     city, options = tmp_path / "city.zarr", {"num_hours": 48, "num_inference_steps": 8}
-    pipe, calls = tiny_pipeline(), []
-
-    def interrupt(*_):
-        calls.append(1)
-        if len(calls) == 5:
-            raise KeyboardInterrupt
-
-    hook = pipe.unet.register_forward_pre_hook(interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    pipe = tiny_pipeline()
+    with interrupted(pipe, calls=5):
         pipe.generate_city(context, city, **options)
-    hook.remove()
     (unfinished,) = tmp_path.iterdir()
     files = sorted(unfinished.rglob("*"))
     summarise_ensemble(store, city, [0.5])

@@ -1,6 +1,8 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
 """A pipeline of real components, small enough for tests, and raw contexts for it."""
 
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 
@@ -111,3 +113,22 @@ def context_with_zones(seed=0, hours=HOURS, height=16, width=24) -> dict:
 
 def seeded(seed=0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+@contextmanager
+def interrupted(pipe, calls: int):
+    """Ctrl-C when the network is called for the `calls`-th time inside of the block."""
+    left = iter(range(calls - 1, -1, -1))
+
+    def interrupt(*_):
+        if next(left) == 0:
+            raise KeyboardInterrupt
+
+    hook = pipe.unet.register_forward_pre_hook(interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        return
+    finally:
+        hook.remove()
+    raise AssertionError("the network was called less often")
