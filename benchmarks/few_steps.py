@@ -136,8 +136,8 @@ def tables(results: list[dict]) -> str:
         "### Few steps against the full chain\n\n"
         "The systems of the main tables, sampled by the default sampler and by DDPM with every step of the trained "
         f"chain, on the same windows, with {MEMBERS} times the budget's members each. Errors of the ratios are "
-        "standard errors by the jackknife over windows; those of one city are not independent, and taken city by city "
-        "the errors on the simulated city are 1.3 to 1.6 times as large. Figures are pooled over windows, not averaged"
+        "standard errors by the jackknife over windows; those of one city are not independent, so that the errors on "
+        "the simulated city are too small. Figures are pooled over windows, not averaged"
         " over folds, and spread/skill is without the correction for the size of the ensemble, so that both differ "
         "somewhat from those above. Training seeds, whose scores are averaged window by window: "
         + "; ".join(f"{dataset} {', '.join(sorted(found))}" for dataset, found in seeds.items())
