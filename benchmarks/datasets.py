@@ -41,7 +41,10 @@ class NamedDataset:
         title (`str`): Headline in the results; says whether the traffic was measured.
         words (`tuple[str, ...]`): Command-line words of `train.py`, `--config` first.
         folds (`int`, defaults to 1):
-            Splits by area, each of which holds out every so many areas; 1 takes the configuration's own split.
+            Splits, each of which holds out every so many areas; 1 takes the configuration's own split.
+        regions (`tuple[tuple[dict, dict], ...]`, defaults to `()`):
+            Of each fold, the region that is trained on and the one that is held out, in place of every so many areas.
+        short_folds (`bool`, defaults to `False`): Whether a fold has the budget's time for folds, or that of a dataset.
         small_windows (`int`, defaults to 1): How many of its windows cost about as much as one of 8 x 8 cells.
         context_noise (`float`, defaults to 0.0): Noise on the context with which the baselines' networks are trained.
         true_weeks (`int`, defaults to 1):
@@ -57,6 +60,8 @@ class NamedDataset:
     title: str
     words: tuple[str, ...]
     folds: int = 1
+    regions: tuple[tuple[dict, dict], ...] = ()
+    short_folds: bool = False
     small_windows: int = 1
     context_noise: float = 0.0
     true_weeks: int = 1
@@ -67,8 +72,9 @@ class NamedDataset:
         """Command-line words of `train.py` for one split."""
         words = list(self.words)
         if self.folds > 1:
-            for region, kind in (("--train_region", "without"), ("--validation_region", "only")):
-                words += [region, json.dumps({"areas": {"folds": self.folds, kind: fold}})]
+            areas = [{"areas": {"folds": self.folds, kind: fold}} for kind in ("without", "only")]
+            kept, held_out = self.regions[fold] if self.regions else areas
+            words += ["--train_region", json.dumps(kept), "--validation_region", json.dumps(held_out)]
         return words
 
 
@@ -95,10 +101,23 @@ DATASETS = {
         context_noise=1.2,
         members=4,
     ),
+    "bonn_sides": NamedDataset(
+        "Bonn, each of its other sides held out (west, north, south; data as above)",
+        ("--config", "configs/bonn.yaml", "--random_effects", "0.2"),
+        folds=3,
+        regions=(
+            ({"columns": [8, 28]}, {"columns": [0, 8]}),
+            ({"rows": [8, 25]}, {"rows": [0, 8]}),
+            ({"rows": [0, 17]}, {"rows": [17, 25]}),
+        ),
+        context_noise=1.2,
+        members=4,
+    ),
     "shandong": NamedDataset(
         "Shandong, five folds by place (measured traffic and users)",
         ("--config", "configs/shandong.yaml"),
         folds=5,
+        short_folds=True,
         small_windows=4,
         members=4,
         recipes=(

@@ -151,7 +151,7 @@ def trained_system(cell: dict, data: BenchmarkData, budget: BenchmarkBudget, fol
     dataset = DATASETS[cell["dataset"]]
     cache = cache_folder(budget, cell["dataset"], cell["system"], cell["seed"], fold)
     system = make_system(cell["system"], cache, dataset.recipes[fold] if dataset.recipes else ())
-    seconds = budget.fold_seconds if dataset.folds > 1 else budget.seconds
+    seconds = budget.fold_seconds if dataset.short_folds else budget.seconds
     return system.fit(data, budget.with_seconds(seconds), cell["seed"])
 
 

@@ -104,7 +104,7 @@ def cells(budget: BenchmarkBudget, seeds: Sequence[int] = (0,)) -> list[dict]:
 def run_cell(cell: dict, budget: BenchmarkBudget) -> dict:
     """Train a variant on every split and score it there."""
     dataset = DATASETS[cell["dataset"]]
-    seconds = budget.fold_seconds if dataset.folds > 1 else budget.seconds
+    seconds = budget.fold_seconds if dataset.short_folds else budget.seconds
     results = {}
     for name, words in splits(cell["dataset"]).items():
         words = [*dataset.words, *words, *budget.words]

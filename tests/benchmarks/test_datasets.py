@@ -7,7 +7,7 @@ import torch
 from support.places import FAULTY_HOUR, HEIGHT, HOURS, PLACES, WIDTH, write_places
 
 from benchmarks.datasets import DATASETS, load
-from zoomdiff_diffusers.data.datasets import select_region
+from zoomdiff_diffusers.data.datasets import make_area, select_region
 from zoomdiff_diffusers.training.arguments import parse_arguments
 
 
@@ -101,9 +101,28 @@ def test_every_place_is_held_out_in_one_fold():
     assert sorted(held_out) == list(range(33))
 
 
-def _numbered():
-    from zoomdiff_diffusers.data.datasets import make_area
+def test_a_side_of_bonn_is_held_out_whole():
+    dataset = DATASETS["bonn_sides"]
+    assert dataset.folds == len(dataset.regions)
+    rows, columns = np.indices((25, 28))
+    city = make_area("Bonn", np.stack([rows, columns])[:, None].astype(np.float32), {})
+    sides = []
+    for fold in range(dataset.folds):
+        data = parse_arguments(dataset.words_of_fold(fold)).data
+        train, held_out = (
+            select_region([city], region, "region")[0].traffic.astype(int)
+            for region in (data.train_region, data.validation_region)
+        )
+        seen = np.zeros((25, 28), int)
+        for part in (train, held_out):
+            np.add.at(seen, (part[0].ravel(), part[1].ravel()), 1)
+        assert (seen == 1).all()
+        sides.append((held_out[0].mean(), held_out[1].mean()))
+    (_, west), (north, _), (south, _) = sides
+    assert west < 4 and north < 4 and south > 20
 
+
+def _numbered():
     return [make_area("place", np.ones((1, 1, 1)), {}, start_hour=number) for number in range(33)]
 
 
