@@ -44,7 +44,7 @@ class NamedDataset:
             Splits, each of which holds out every so many areas; 1 takes the configuration's own split.
         regions (`tuple[tuple[dict, dict], ...]`, defaults to `()`):
             Of each fold, the region that is trained on and the one that is held out, in place of every so many areas.
-        short_folds (`bool`, defaults to `False`): Whether a fold has the budget's time for folds, or that of a dataset.
+        short_folds (`bool`, defaults to `False`): Whether a fold has the time of folds and not that of datasets.
         small_windows (`int`, defaults to 1): How many of its windows cost about as much as one of 8 x 8 cells.
         context_noise (`float`, defaults to 0.0): Noise on the context with which the baselines' networks are trained.
         true_weeks (`int`, defaults to 1):
