@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if unknown := [name for name in names if name not in EXPERIMENTS]:
         parser.error(f"--experiment must be among {', '.join([*EXPERIMENTS, *groups])}, got {', '.join(unknown)}")
     budget = BUDGETS[arguments.budget]
-    seeds = {name: {"seeds": arguments.seeds} for name in ("main", "few_steps", "recipes")}
+    seeds = {name: {"seeds": arguments.seeds} for name in ("main", "sides", "few_steps", "recipes")}
     cells = [cell for name in names for cell in experiment_module(name).cells(budget, **seeds.get(name, {}))]
     for key in ("dataset", "system"):
         wanted = getattr(arguments, key)

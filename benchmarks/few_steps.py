@@ -11,7 +11,7 @@ from zoomdiff_diffusers.evaluation import fair_crps
 from .budgets import BenchmarkBudget
 from .comparison import over_seeds
 from .datasets import DATASETS, BenchmarkData, load_named
-from .main_tables import ZOOMDIFF, trained_system
+from .main_tables import TABULATED, ZOOMDIFF, trained_system
 from .markdown import markdown_table, number
 
 
@@ -24,7 +24,7 @@ def cells(budget: BenchmarkBudget, seeds: Sequence[int] = (0,)) -> list[dict]:
     """One cell for each dataset and training seed; the folds of a dataset belong together."""
     return [
         {"experiment": "few_steps", "dataset": dataset, "system": ZOOMDIFF, "seed": seed}
-        for dataset in DATASETS
+        for dataset in TABULATED
         for seed in seeds
     ]
 

@@ -6,6 +6,7 @@ and its fusion, and the positional encodings. Cells keep numbers; the report dra
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -176,26 +177,43 @@ def _city(budget: BenchmarkBudget, seed: int) -> dict:
     }
 
 
-def tables(results: list[dict]) -> str:
-    """Draw the figures whose cells are there and return the Markdown that shows them."""
-    from . import drawings
+def draw(results: list[dict], folder: Path) -> None:
+    """Write the figures whose cells are there, beside a page in a folder."""
+    for drawing in _drawings(_by_system(results)):
+        drawing.save(folder)
 
-    found = {document["cell"]["system"]: document["results"] for document in results}
+
+def tables(results: list[dict]) -> str:
+    """The Markdown that shows the figures whose cells are there, and the table of the variants."""
+    found = _by_system(results)
     parts = ["### Figures 3, 4 and 10 to 13 (simulated city)\n"]
-    if CITY in found:
-        parts += drawings.draw_city(found[CITY])
-    if {DEFAULT, *CANONICAL} <= set(found):
-        series = {"CSDI": found["CSDI"]["series"], "ZoomDiff": found[DEFAULT]["series"]}
-        parts += [drawings.draw_settings(_by_setting(found)), drawings.draw_states(series)]
-    if {DEFAULT, *FUSION, *PRIORS} <= set(found):
-        parts.append(drawings.draw_prior(_finest(found, FUSION, "D = 32"), _finest(found, PRIORS, "prior: residual")))
-    if {DEFAULT, *ENCODINGS} <= set(found):
-        both = {"TPE & SPE": found[DEFAULT], **{name: found[name] for name in ENCODINGS}}
-        parts.append(drawings.draw_encodings({name: _crps(result["levels"]) for name, result in both.items()}))
+    parts += [drawing.markdown() for drawing in _drawings(found)]
     variants = {name: found[name] for name in VARIANTS if name in found}
     if variants:
         parts.append(_variant_table(variants))
     return "\n".join(parts)
+
+
+def _by_system(results: list[dict]) -> dict[str, dict]:
+    return {document["cell"]["system"]: document["results"] for document in results}
+
+
+def _drawings(found: dict) -> list:
+    """The figures that can be drawn from the results of some systems."""
+    from . import drawings
+
+    drawn = []
+    if CITY in found:
+        drawn += drawings.draw_city(found[CITY])
+    if {DEFAULT, *CANONICAL} <= set(found):
+        series = {"CSDI": found["CSDI"]["series"], "ZoomDiff": found[DEFAULT]["series"]}
+        drawn += [drawings.draw_settings(_by_setting(found)), drawings.draw_states(series)]
+    if {DEFAULT, *FUSION, *PRIORS} <= set(found):
+        drawn.append(drawings.draw_prior(_finest(found, FUSION, "D = 32"), _finest(found, PRIORS, "prior: residual")))
+    if {DEFAULT, *ENCODINGS} <= set(found):
+        both = {"TPE & SPE": found[DEFAULT], **{name: found[name] for name in ENCODINGS}}
+        drawn.append(drawings.draw_encodings({name: _crps(result["levels"]) for name, result in both.items()}))
+    return drawn
 
 
 def _crps(levels: dict) -> dict[str, float]:

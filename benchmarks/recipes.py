@@ -2,6 +2,7 @@
 """How the recipes of the datasets were chosen: variants on places or cities that no table tests."""
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -139,7 +140,7 @@ def tables(results: list[dict]) -> str:
         "training part; two of four parts of the training places of each fold of Shandong; a quarter of Beijing's "
         "training stations. The first variant of each is that of the tables above, except in Shandong. The values are "
         "means over the splits, and over the training seeds where there are several, those of the CRPS geometric: the "
-        "splits differ by more than the variants do. Ensembles have "
+        "splits differ by more than the variants do. Bonn's north and south have one seed. Ensembles have "
         f"{LARGER} times the members of the budget. In Shandong, each fold has the variant with the lowest geometric "
         "mean of the CRPS over its own parts and the levels.\n"
     ]
@@ -171,16 +172,16 @@ def _table(rows: dict[str, list[dict]]) -> str:
     levels = list(first["levels"])
     header = ["variant", *(f"CRPS, {level}" for level in levels), *(f"spread/skill, {level}" for level in levels)]
 
-    def values(variant, level, name):
-        return [split["levels"][level][name] for seed in rows[variant] for split in seed.values()]
+    def mean(variant, level, name, transform=lambda value: value):
+        """Over the splits, each the mean over the seeds that have it."""
+        of_split = defaultdict(list)
+        for splits in rows[variant]:
+            for split, result in splits.items():
+                of_split[split].append(transform(result["levels"][level][name]))
+        return float(np.mean([np.mean(found) for found in of_split.values()]))
 
-    columns = [
-        emphasised([float(np.exp(np.mean(np.log(values(variant, level, "crps"))))) for variant in rows])
-        for level in levels
-    ]
-    columns += [
-        [number(float(np.mean(values(variant, level, "spread_skill")))) for variant in rows] for level in levels
-    ]
+    columns = [emphasised([math.exp(mean(variant, level, "crps", math.log)) for variant in rows]) for level in levels]
+    columns += [[number(mean(variant, level, "spread_skill")) for variant in rows] for level in levels]
     return markdown_table(header, [[variant, *line] for variant, *line in zip(rows, *columns)])
 
 

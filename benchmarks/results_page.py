@@ -11,7 +11,7 @@ from .runner import EXPERIMENTS, experiment_module
 
 def write_page(results: Path, output: Path) -> None:
     """
-    Write the page for a folder of results.
+    Write the page for a folder of results, and its figures beside it, in `images/results`.
 
     Args:
         results (`Path`): Folder that `run` wrote.
@@ -24,6 +24,9 @@ def write_page(results: Path, output: Path) -> None:
     if not any(documents.values()):
         raise FileNotFoundError(f"`results`: '{results}' has no <experiment>/<cell>.json; write them with `run`.")
     output.parent.mkdir(parents=True, exist_ok=True)
+    for name, found in documents.items():
+        if found and hasattr(module := experiment_module(name), "draw"):
+            module.draw(found, output.parent)
     temporary = output.with_name(output.name + ".part")
     temporary.write_text(page(documents), encoding="utf-8")
     os.replace(temporary, output)
@@ -60,8 +63,8 @@ def opening(claim: str, bars: list[dict]) -> str:
     Args:
         claim (`str`): How the paper's claim fares.
         bars (`list[dict]`):
-            Lines with "bar", which reads "where: what", "met", which is `None` where it is open, and maybe "chance",
-            which is true where the verdict is within chance.
+            Lines with "bar", which reads "where: what", "met", which is `None` where it is open, and, where that is
+            assessed, "chance", which is true where the verdict is within chance.
     """
     if not bars:
         return claim
@@ -78,8 +81,9 @@ def opening(claim: str, bars: list[dict]) -> str:
     rows = []
     for what, lines in kinds.items():
         verdicts = [line["met"] for line in lines]
-        counts = [*(verdicts.count(verdict) for verdict in (True, False, None)), _within_chance(lines)]
-        rows.append([what, *map(str, counts)])
+        counts = [str(verdicts.count(verdict)) for verdict in (True, False, None)]
+        chance = str(_within_chance(lines)) if any("chance" in line for line in lines) else "–"  # not assessed
+        rows.append([what, *counts, chance])
     return f"{text.strip()}\n\n" + markdown_table(["bar", "met", "missed", "open", "of all, within chance"], rows)
 
 
@@ -102,8 +106,8 @@ def circumstances(documents: dict[str, list[dict]]) -> str:
     budgets = {document["budget"]["name"]: document["budget"] for document in found}
     lines = [
         f"- Budget `{name}`: {budget['seconds']:g} s of training for each system and dataset, "
-        f"{budget['fold_seconds']:g} s for each fold, {budget['point_seconds']:g} s for each point of an ablation; "
-        f"ensembles of {budget['num_samples']}, where nothing else is said; the baselines' networks have "
+        f"{budget['fold_seconds']:g} s for each fold of Shandong, {budget['point_seconds']:g} s for each point of an "
+        f"ablation; ensembles of {budget['num_samples']}, where nothing else is said; the baselines' networks have "
         f"{budget['width']} channels."
         for name, budget in sorted(budgets.items())
     ]

@@ -18,9 +18,11 @@ from .budgets import BUDGETS, BenchmarkBudget
 
 
 # Every module has `cells(budget)`, the descriptions of its parts, `run_cell(cell, budget)` and `tables(results)`;
-# those that are held to a bar have `bars(results)` too. In the order of the results page.
+# those that are held to a bar have `bars(results)` too, and those with figures `draw(results, folder)`, which writes
+# them beside the page. In the order of the results page.
 EXPERIMENTS = {
     "main": "main_tables",
+    "sides": "sides",
     "schedules": "schedules",
     "resolution_preference": "resolution_preference",
     "efficiency": "efficiency",
@@ -30,8 +32,9 @@ EXPERIMENTS = {
     "few_steps": "few_steps",
     "recipes": "recipes",
 }
-# Those that repeat the paper's. The others say how good the default sampler is, and where the recipes come from.
-PAPER = [name for name in EXPERIMENTS if name not in ("few_steps", "recipes")]
+# Those that repeat the paper's. The others say how much it matters which place is held out, how good the default
+# sampler is, and where the recipes come from.
+PAPER = [name for name in EXPERIMENTS if name not in ("sides", "few_steps", "recipes")]
 # Imported once, before the processes of the cells are forked.
 PRELOADED = ["torch", "diffusers", "transformers", "zoomdiff_diffusers.training", "benchmarks.main_tables"]
 

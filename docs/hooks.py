@@ -4,7 +4,7 @@
 import re
 from dataclasses import MISSING, fields
 from html import unescape
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from latex2mathml.converter import convert
 
@@ -50,6 +50,7 @@ def training_arguments():
             choices = [choice for choice in get_args(hints[field.name]) for choice in get_args(choice) or [choice]]
             choices = [f"`{choice}`" for choice in choices if isinstance(choice, str)]
             text = field.metadata["help"] + (f" One of {', '.join(choices)}." if choices else "")
+            text += " *JSON*." if hints[field.name] is Any else ""
             shown = "" if default is None else f"`{default}`"
             parts.append(f"| `{field.name}` | {shown} | {text.replace('|', chr(92) + '|')} |")
         parts.append("")

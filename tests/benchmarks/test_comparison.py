@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from benchmarks import figures
 from benchmarks.comparison import average, check_levels, over_seeds, paper_claim, seed_table
 from benchmarks.markdown import emphasised, markdown_table, number
 from benchmarks.results_page import opening, page, write_page
@@ -144,14 +145,16 @@ def test_the_page_opens_with_what_is_missed():
         {"bar": "other city, coarse: CRPS lowest", "met": None, "found": ""},
         {"bar": "calibrated", "met": True, "found": "", "chance": True},
         {"bar": "few steps", "met": None, "found": ""},
+        {"bar": "apart", "met": True, "found": "", "chance": False},
     ]
     paragraph, table = opening("The claim fails.", lines).split("\n\n")
-    assert paragraph.startswith("The claim fails. Of 5 bars, 1 are met, 2 missed, and 2 open")
+    assert paragraph.startswith("The claim fails. Of 6 bars, 2 are met, 2 missed, and 2 open")
     assert "1 verdicts are within chance" in paragraph
     assert table.splitlines()[2:] == [
-        "| CRPS lowest | 0 | 2 | 1 | 0 |",
+        "| CRPS lowest | 0 | 2 | 1 | – |",  # nobody assessed whether these are chance
         "| calibrated | 1 | 0 | 0 | 1 |",
-        "| few steps | 0 | 0 | 1 | 0 |",
+        "| few steps | 0 | 0 | 1 | – |",
+        "| apart | 1 | 0 | 0 | 0 |",
     ]
     assert opening("The claim fails.", []) == "The claim fails."
 
@@ -206,6 +209,19 @@ def test_the_page_is_made_from_the_files_alone(tmp_path):
     assert "Bonn, east held out (open context, traffic synthesised by a third party)" in text
     assert "3 cells, 0.0 hours of work in all, seeds 0." in text
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_the_figures_of_a_page_are_beside_it_and_nowhere_else(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results" / "figures").mkdir(parents=True)
+    levels = {"fine": {"crps": 1.0, "mae_of_sample": 2.0}}
+    for index, system in enumerate((figures.DEFAULT, *figures.ENCODINGS)):
+        content = document(system, {}) | {"results": {"levels": levels, "steps": 5}}
+        (tmp_path / "results" / "figures" / f"{index}.json").write_text(json.dumps(content), encoding="utf-8")
+    write_page(tmp_path / "results", tmp_path / "mine" / "page.md")
+    image = "images/results/figure-13.png"
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")] == [f"mine/{image}"]
+    assert f"]({image})" in (tmp_path / "mine" / "page.md").read_text(encoding="utf-8")
 
 
 def test_a_folder_without_results_is_refused(tmp_path):

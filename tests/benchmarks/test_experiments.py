@@ -310,8 +310,7 @@ def test_a_row_may_lack_a_level():
     assert "| a | **1** | – |" in text and "| b | *3* | – |" in text
 
 
-def test_figures_are_small_images_that_the_page_shows(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_figures_are_small_images_that_the_page_shows(tmp_path):
     levels = {f"{name}, 1 h": {"crps": 1.0, "mae_of_sample": 2.0} for name in ("bs", "cell", "grid")}
     week = {"truth": list(range(168)), "generated": list(range(168))}
     series = dict.fromkeys(levels, week)
@@ -319,7 +318,8 @@ def test_figures_are_small_images_that_the_page_shows(tmp_path, monkeypatch):
     settings = dict.fromkeys(figures.SETTINGS, levels)
     results |= {("simulated", name): {"settings": settings, "series": series} for name in figures.CANONICAL}
     text = figures.tables(documents(figures, results))
-    images = sorted(tmp_path.glob("docs/images/results/*.png"))
+    figures.draw(documents(figures, results), tmp_path)
+    images = sorted(tmp_path.glob("images/results/*.png"))
     assert [image.name for image in images] == [f"figure-{number}.png" for number in (10, 11, 12, 13)]
     assert all(f"(images/results/{image.name})" in text and image.stat().st_size < 200_000 for image in images)
     assert "| D = 64 | 5 | 1 | 1 | 1 | – |" in text

@@ -82,7 +82,7 @@ def test_the_experiments_of_the_paper_are_the_default(capsys):
 
     paper = {"main", "schedules", "resolution_preference", "efficiency", "refinement", "transfer", "figures"}
     assert listed() == listed("--experiment", "paper") == paper
-    assert listed("--experiment", "all") == paper | {"few_steps", "recipes"}
+    assert listed("--experiment", "all") == paper | {"sides", "few_steps", "recipes"}
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,9 @@ def test_commands_and_arguments_are_filled_in(site):
     assert "zoomdiff generate" in commands and "--samples" in commands and "<!-- commands -->" not in commands
     arguments = (site / "reference" / "training-arguments.html").read_text(encoding="utf-8")
     assert "regression_steps" in arguments and "<!-- training-arguments -->" not in arguments
+    lines = {name: row for row in arguments.split("<tr>") for name in re.findall(r"<td><code>(\w+)</code></td>", row)}
+    assert all("<em>JSON</em>" in lines[name] for name in ("levels", "layers", "train_region", "unet"))
+    assert not any("<em>JSON</em>" in lines[name] for name in ("stage_items", "cultures", "seed"))
 
 
 def test_docstrings_and_formulas_are_rendered(site):

@@ -2,6 +2,7 @@
 """Cards and checks of folders, without a Hub."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +26,9 @@ from zoomdiff_diffusers.hub.upload import _draw, check_dataset_folder, check_pip
 from zoomdiff_diffusers.training.arguments import Arguments
 
 
+ROOT = Path(__file__).parents[2]
+
+
 def parts(card):
     _, metadata, text = str(card).split("---\n", 2)
     return yaml.safe_load(metadata), text
@@ -45,14 +49,81 @@ def test_what_is_unknown_is_called_not_stated():
     assert "- Weights: not stated" in text and "![" not in text and "remote-code" not in text
 
 
-def test_statements_win_over_the_training_and_the_last_run_counts():
+def test_statements_win_over_the_training_and_every_run_is_listed():
     pipe = tiny_pipeline()
     pipe.training_summary = {"runs": [{"steps": 1, "seconds": 1.0, "seed": 1}, SUMMARY]}
     statements = {"model_license": "mit", "data_description": "two\nlines"}
     metadata, text = parts(model_card(pipe, "org/lyon", statements, "zoom.png", remote_code=True))
     assert metadata["license"] == "mit"
-    assert ["data", "two lines"] in table(text, "Training data") and ["seed", "7"] in table(text, "Training")
+    assert ["data", "two lines"] in table(text, "Training data")
+    training = table(text, "Training")
+    assert ["run 1: seed", "1"] in training and ["run 2: seed", "7"] in training and ["run 2: steps", "6"] in training
     assert "![" in text and 'revision="remote-code", trust_remote_code=True' in text
+
+
+def test_the_card_of_the_bundled_model_has_both_of_its_runs():
+    pipe = ZoomDiffPipeline.from_pretrained(bundled_model("simulated-city"))
+    metadata, text = parts(model_card(pipe, "org/city", {}))
+    data, training = dict(table(text, "Training data")), dict(table(text, "Training"))
+    assert data["run 1: simulated cities"] == "80 of 96 x 96 cells, 1 x 168 h each"
+    assert data["run 2: simulated cities"] == "40 of 64 x 64 cells, 1 x 504 h each"
+    assert data["run 2: continued from"] == "run 1" and "run 1: continued from" not in data
+    assert data["data"].startswith("simulated by") and "run 1" not in data["data"]  # the same for both
+    assert training["run 1: steps"] == "9,000, with 6,000 of the forecast before"
+    assert (training["run 1: time"], training["run 2: steps"]) == ("72.4 minutes", "1,500")
+    assert "on at most 8 windows of 24 x 16 x 16 time steps and cells that were held out; 8 samples each." in text
+    assert metadata["model-index"][0]["results"][0]["dataset"]["name"] == "simulated city, held out"
+
+
+def with_data(**data):
+    """A run, with some settings of its data."""
+    return {**SUMMARY, "config": {**SUMMARY["config"], "data": {**SUMMARY["config"]["data"], **data}}}
+
+
+EAST, WEST = {"columns": [0, 20]}, {"columns": [20, 28]}
+ON_EAST, ON_ALL = with_data(train_region=EAST, validation_region=WEST), with_data()
+CITIES = {"dataset": "simulated_city", "city_weeks": 1, "city_height": 8, "city_width": 8, "train_cities": 2,
+          "cultures": ["default"]}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "earlier, held_out",
+    [(ON_EAST, True), (ON_ALL, False), (with_data(**CITIES), True), ({"steps": 1, "seconds": 1.0, "seed": 1}, False),
+     (with_data(train_region=EAST, dataset="other.npz"), False)],
+)  # fmt: skip
+def test_windows_count_as_held_out_only_if_no_run_was_trained_on_them(earlier, held_out):
+    pipe = tiny_pipeline()
+    pipe.training_summary = {"runs": [earlier, ON_EAST]}
+    metadata, text = parts(model_card(pipe, "org/lyon", {}))
+    assert ("cells that were held out;" in text) == held_out
+    assert ("that the last run held out, but that an earlier one may have seen;" in text) == (not held_out)
+    name = metadata["model-index"][0]["results"][0]["dataset"]["name"]
+    assert name == ("lyon.npz, held out" if held_out else "lyon.npz, held out by the last run only")
+
+
+def test_what_an_unknown_pipeline_was_trained_on_may_be_what_was_held_out():
+    pipe = tiny_pipeline()
+    pipe.training_summary = {**ON_EAST, "config": {**ON_EAST["config"], "model": {"pretrained_pipeline": "first"}}}
+    assert "an earlier one may have seen" in parts(model_card(pipe, "org/lyon", {}))[1]
+
+
+def test_simulated_data_are_said_to_be_all_only_if_they_are():
+    pipe = tiny_pipeline()
+    pipe.training_summary = {"runs": [with_data(**CITIES), ON_EAST]}
+    metadata, text = parts(model_card(pipe, "org/lyon", {}))
+    data = dict(table(text, "Training data"))
+    assert data["licence"] == "run 1: none needed: the data are simulated; run 2: not stated"
+    assert "Trained on simulated data" not in text and "simulated" not in metadata["tags"]
+    assert data["run 2: training region"] == "columns [0, 20]" and "run 1: training region" not in data
+
+
+def test_the_paper_can_be_cited_from_a_card():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["preferred-citation"]
+    _, text = parts(model_card(tiny_pipeline(), "org/lyon", {}))
+    entry = dict(re.findall(r"^  (\w+) += \{(.*)\},?$", text.split("@misc{zoomdiff,")[1].split("\n}\n")[0], re.M))
+    assert entry["title"] == citation["title"].strip() and entry["year"] == str(citation["year"])
+    assert entry["url"] == citation["url"] and entry["url"].endswith(entry["eprint"])
+    assert entry["archivePrefix"] == "arXiv" and entry["author"].count(" and ") == len(citation["authors"]) - 1
 
 
 @pytest.mark.parametrize(
@@ -86,7 +157,7 @@ def test_scores_count_as_held_out_only_if_something_was(train, validation, held_
     data = {**config["data"], "train_region": train, "validation_region": validation}
     pipe.training_summary = {**SUMMARY, "config": {**config, "data": data}}
     metadata, text = parts(model_card(pipe, "org/lyon", {}))
-    assert ("windows that were held out" in text) == held_out
+    assert ("cells that were held out" in text) == held_out
     assert ("none were held out" in text) == (not held_out)
     (result,) = metadata["model-index"][0]["results"]
     assert result["dataset"]["name"] == ("lyon.npz, held out" if held_out else "lyon.npz, training data")

@@ -188,11 +188,12 @@ def test_the_card_states_what_the_components_and_the_training_say(hub, pushed):
         "| `population_over_time` | temporal (quantities over time, log) | (T, H, W) | people |",
         "| data | Traffic of operator X in Lyon, March 2026 \\| counted in cells |",
         "| licence | not stated |",
-        "| name | `lyon.npz` |",
-        "| training region | rows [0, 8] |",
-        "on at most 3 windows of the training data: none were held out; 2 samples each.",
-        "| steps | 6, with 20 of the forecast before |",
-        "| seed | 7 |",
+        "| run 1: name | `lyon.npz` |",
+        "| run 2: training region | rows [0, 8] |",
+        "on at most 3 windows of 48 x 8 x 8 time steps and cells of the training data: none were held out; 2 samples",
+        "| run 2: steps | 6, with 20 of the forecast before |",
+        "| run 1: seed | 6 |",
+        "| run 2: seed | 7 |",
     ):
         assert row in text
     assert re.search(r"\| `traffic` \| MB \| [\d.]+ \|", text)
@@ -219,10 +220,11 @@ def test_the_code_in_the_cards_runs(pushed):
 def test_a_model_trained_on_simulated_cities_says_so(hub, commands):
     metadata, text = card_of(hub.repository("org/city").files())
     assert "simulated" in metadata["tags"] and "license" not in metadata
-    assert "Trained on simulated data" in text and "| simulated cities | 40 of 64 x 64 cells, 1 x 504 h each |" in text
-    assert "| batch | 8 windows of 24 to 504 x 16 x 16 time steps and cells |" in text
-    assert "| continued from | `runs/simulated_city` |" in text
-    assert "- Weights: not stated" in text and "on at most 8 windows that were held out; 8 samples each." in text
+    assert "Trained on simulated data" in text
+    assert "| run 1: simulated cities | 80 of 96 x 96 cells, 1 x 168 h each |" in text
+    assert "| run 2: batch | 8 windows of 24 to 504 x 16 x 16 time steps and cells |" in text
+    assert "| run 2: continued from | run 1 |" in text
+    assert "- Weights: not stated" in text and "time steps and cells that were held out; 8 samples each." in text
     assert "| `bs` | 1.233 | 1.945 | 2.961 | 2.439 | 1.409 |" in text
     assert len(hub.repository("org/city").files()["zoom.png"].content) < 200_000
 

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from zoomdiff_space import areas, limits, runs, views
+from zoomdiff_space.tabs import refine
 
 from zoomdiff_diffusers.data.simulated_city import SimulatedCity
 from zoomdiff_diffusers.evaluation.inputs import read_traffic
@@ -148,6 +149,17 @@ def test_areas_that_do_not_fit_are_refused_before_any_work(engine):
         engine.refine(short, stations, 2, 0, 8, fail)
 
 
+@pytest.mark.parametrize("area, corner", [(areas.helsinki_area(), (6671500, 385550)), (small_area(), (0, 0))])
+def test_positions_are_those_of_the_area_as_the_page_says(engine, tmp_path, area, corner):
+    generated = engine.generate(area, "2026-03-02", 1, 0, 8, quiet).write_csv(tmp_path, "bs")
+    shown = pd.read_csv(generated)
+    assert (shown["y"].min(), shown["x"].min()) == (corner[0] + 200, corner[1] + 200)
+    shown[shown["time"] == "2026-03-02 00:00"].to_csv(tmp_path / "stations.csv", index=False)
+    assert engine.refine(area, str(tmp_path / "stations.csv"), 1, 0, 8, quiet)[1]["missing"] == 0
+    assert "in UTM coordinates in central Helsinki" in refine.INTRODUCTION
+    assert "from the south-west corner in a simulated city" in refine.INTRODUCTION
+
+
 def test_a_file_with_dates_must_be_asked_for_these(engine):
     area = dataclasses.replace(small_area(hours=24), begins=np.datetime64("2026-03-05T00:00:00"))
     with pytest.raises(ValueError, match="begins at 2026-03-05 00:00. Enter its date as the first day"):
@@ -181,6 +193,9 @@ def test_scores_of_the_law_itself_are_those_of_another_library(engine):
     assert scores["levels"]["grid_50m"]["law"]["spread_skill"] == pytest.approx(np.sqrt(spread / error), rel=1e-5)
     text = views.comparison_table(scores, engine.hierarchy)
     assert text.count("<tr>") == 5 and "Simulated city 5" in text
+    heads = re.findall(r"<th scope='col'>(.*?)</th>", text)
+    assert heads[1:3] == ["CRPS, MB", "best possible"]  # the mean of a few samples of the law can be beaten
+    assert heads[3:] == ["MAE, MB", "samples of the law", "Spread/skill", "samples of the law"]
 
 
 def test_the_sentence_follows_the_scores(engine):

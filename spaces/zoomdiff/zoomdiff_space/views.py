@@ -475,7 +475,8 @@ def comparison_table(scores: dict, hierarchy) -> str:
             ]
         )  # fmt: skip
     head = [
-        "Level", f"CRPS, {unit}", "best possible", f"MAE, {unit}", "best possible", "Spread/skill", "best possible",
+        "Level", f"CRPS, {unit}", "best possible", f"MAE, {unit}", "samples of the law",
+        "Spread/skill", "samples of the law",
     ]  # fmt: skip
     caption = f"{unit} per hour and 50 m cell. Lower CRPS and MAE are better; spread/skill should be near 1."
     return f"<p>{comparison_sentence(scores, hierarchy)}</p>{table(caption, head, rows)}"
@@ -498,9 +499,10 @@ def comparison_sentence(scores: dict, hierarchy) -> str:
     name = escape(scores["name"])
     return (
         f"<b>{name[0].upper()}{name[1:]}</b>: over {scores['weeks']} true weeks that the model has not seen,"
-        f" {verdict}. The samples differ {spread} they should (spread/skill {model:.2f} at the finest level, best"
-        f" possible {law:.2f}). “Best possible” are {scores['samples']} samples from the simulated city's own law."
-        " In a small area all these figures scatter by several percent, so a model can come out slightly better."
+        f" {verdict}. The samples differ {spread} they should (spread/skill {model:.2f} at the finest level, samples"
+        f" of the law {law:.2f}). “Best possible” is the CRPS of {scores['samples']} samples of the simulated city's"
+        " own law. In a small area all these figures scatter by several percent, so a model can come out slightly"
+        " better."
     )
 
 

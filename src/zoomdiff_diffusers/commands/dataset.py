@@ -18,7 +18,10 @@ def dataset(
     output: Annotated[Path, typer.Option("--output", "--out", help="Folder to make.")],
     layout: Annotated[
         Literal["long", "telecom-italia", "uomo"],
-        typer.Option(help="One row per unit and interval, or a published data set in its own files."),
+        typer.Option(
+            help="long: one row per unit and interval. telecom-italia: the files of that challenge, as published."
+            " uomo: tiles.npz, arrays made from the UoMo release."
+        ),
     ] = "long",
     context: Annotated[
         Path | None, input_file("NetCDF file of `zoomdiff context`: traffic goes on its cells, with its layers.")

@@ -24,6 +24,17 @@ METRICS = {
     "rmse_of_mean": "RMSE of the ensemble mean",
     "spread_skill": "spread/skill",
 }
+SIMULATED = {
+    "data_license": "none needed: the data are simulated",
+    "data_description": "simulated by `zoomdiff_diffusers.data.simulated_city`; nothing was measured",
+}
+# What the windows of the validation were to the training, in the metadata and in the text.
+HELD_OUT, PARTLY_HELD_OUT, TRAINED_ON = "held out", "held out by the last run only", "training data"
+VALIDATION = {
+    HELD_OUT: " that were held out",
+    PARTLY_HELD_OUT: " that the last run held out, but that an earlier one may have seen",
+    TRAINED_ON: " of the training data: none were held out",
+}
 KINDS = {"categorical": "classes", "count": "counts", "continuous": "quantities", "temporal": "quantities over time",
          "zones": "numbers of units"}  # fmt: skip
 
@@ -42,17 +53,16 @@ def model_card(
         figure (`str`, *optional*): File name of a picture beside the card.
         remote_code (`bool`, defaults to `False`): Say how to load the revision without the package.
     """
-    run = runs_of(pipe.training_summary)[-1]
-    settings = run.get("config", {}).get("data", {})
-    stated = _statements(statements, run)
-    name, simulated = repo_id.split("/")[-1], settings.get("dataset") == "simulated_city"
+    runs = runs_of(pipe.training_summary)
+    stated = _statements(statements, runs)
+    name, simulated = repo_id.split("/")[-1], all(_is_simulated(run) for run in runs)
     hierarchy = pipe.hierarchy
-    scores = (run.get("validations") or [{}])[-1].get("scores", {})
+    scores = (runs[-1].get("validations") or [{}])[-1].get("scores", {})
     networks = [network for network in (pipe.regressor, pipe.unet) if network is not None]
     processor = pipe.traffic_processor
     maxima = processor.config.maximum or [None] * len(processor.channels)
     return ModelCard.from_template(
-        _model_data(name, settings, stated, scores, simulated),
+        _model_data(name, runs, stated, scores, simulated),
         template_path=str(TEMPLATES / "model_card.md"),
         name=name,
         repo_id=repo_id,
@@ -86,14 +96,14 @@ def model_card(
         margin=f"{processor.config.margin:g}",
         layers=[_layer_row(layer) for layer in pipe.context_processor.config.layers],
         zones=", ".join(f"`{name}`" for name in pipe.context_processor.zone_layers),
-        data=_data_rows(settings, stated, run),
-        training=_training_rows(pipe, run),
+        data=_data_rows(runs, stated),
+        training=_training_rows(pipe, runs),
         summary_file="training_summary.json" if pipe.training_summary is not None else None,
         scores=[
             {"name": level, **{metric: _number(values[metric]) for metric in METRICS}}
             for level, values in scores.items()
         ],
-        validation=_validation(run),
+        validation=_validation(runs),
         has_regressor=pipe.regressor is not None,
         version=__version__,
         diffusers_version=diffusers.__version__,
@@ -107,33 +117,52 @@ def runs_of(summary: dict | None) -> list[dict]:
     return (summary or {}).get("runs") or [summary or {}]
 
 
-def _statements(statements: dict, run: dict) -> dict[str, str]:
+def _config(run: dict, section: str) -> dict:
+    """A section of the configuration of a run; empty where it is not known."""
+    return run.get("config", {}).get(section, {})
+
+
+def _is_simulated(run: dict) -> bool:
+    return _config(run, "data").get("dataset") == "simulated_city"
+
+
+def _of_run(number: int, runs: list[dict]) -> str:
+    """What stands before a fact of one run of several."""
+    return f"run {number}: " if len(runs) > 1 else ""
+
+
+def _statements(statements: dict, runs: list[dict]) -> dict[str, str]:
     """What is given, else what was given to the training, else that it is not stated."""
-    config = run.get("config", {})
-    trained = config.get("hub", {})
-    stated = {}
-    for name in ("model_license", "data_license", "data_description"):
-        stated[name] = _cell(statements.get(name) or trained.get(name) or NOT_STATED)
-    if config.get("data", {}).get("dataset") == "simulated_city":
-        simulated = "simulated by `zoomdiff_diffusers.data.simulated_city`; nothing was measured"
-        given = stated["data_description"]
-        stated["data_description"] = simulated if given == NOT_STATED else f"{given} ({simulated})"
-        if stated["data_license"] == NOT_STATED:
-            stated["data_license"] = "none needed: the data are simulated"
+    licence = statements.get("model_license") or _config(runs[-1], "hub").get("model_license")
+    stated = {"model_license": _cell(licence or NOT_STATED)}
+    for name in SIMULATED:
+        found = [_about_data(name, statements, run) for run in runs]
+        each = [_of_run(number, runs) + text for number, text in enumerate(found, start=1)]
+        stated[name] = found[0] if len(set(found)) == 1 else "; ".join(each)
     return stated
 
 
-def _model_data(name: str, settings: dict, stated: dict, scores: dict, simulated: bool) -> ModelCardData:
+def _about_data(name: str, statements: dict, run: dict) -> str:
+    """`data_license` or `data_description` of a run."""
+    given = statements.get(name) or _config(run, "hub").get(name)
+    if not _is_simulated(run):
+        return _cell(given or NOT_STATED)
+    if name == "data_description" and given:
+        return f"{_cell(given)} ({SIMULATED[name]})"
+    return _cell(given or SIMULATED[name])
+
+
+def _model_data(name: str, runs: list[dict], stated: dict, scores: dict, simulated: bool) -> ModelCardData:
     tags = ["zoomdiff", "diffusion", "mobile-traffic", "multi-resolution", "network-planning"]
-    dataset = settings.get("dataset")
-    on_the_hub = isinstance(dataset, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", dataset)
-    on_the_hub = on_the_hub and not Path(dataset).exists() and not Path(dataset).suffix
+    names = [_config(run, "data").get("dataset") for run in runs]
+    datasets = [dataset for dataset in dict.fromkeys(names) if _is_on_the_hub(dataset)]
+    dataset = _dataset_name(_config(runs[-1], "data"))
     results = [
         EvalResult(
             task_type="other",
             task_name="Traffic generation",
-            dataset_type=_dataset_name(settings),
-            dataset_name=f"{_dataset_name(settings)}, {'held out' if _held_out(settings) else 'training data'}",
+            dataset_type=dataset,
+            dataset_name=f"{dataset}, {_seen(runs)}",
             dataset_config=level,
             metric_type=metric,
             metric_name=f"{METRICS[metric]} ({level})",
@@ -146,10 +175,17 @@ def _model_data(name: str, settings: dict, stated: dict, scores: dict, simulated
         library_name="diffusers",
         license=None if stated["model_license"] == NOT_STATED else stated["model_license"],
         tags=[*tags, "simulated"] if simulated else tags,
-        datasets=[dataset] if on_the_hub else None,
+        datasets=datasets or None,
         model_name=name if results else None,
         eval_results=results or None,
     )
+
+
+def _is_on_the_hub(dataset) -> bool:
+    """Whether a name is the id of a data set, and not a file."""
+    if not isinstance(dataset, str) or not re.fullmatch(r"[\w.-]+/[\w.-]+", dataset):
+        return False
+    return not Path(dataset).exists() and not Path(dataset).suffix
 
 
 def _dataset_name(settings: dict) -> str:
@@ -157,28 +193,37 @@ def _dataset_name(settings: dict) -> str:
     return Path(settings.get("dataset") or NOT_STATED).name.replace("_", " ")
 
 
-def _data_rows(settings: dict, stated: dict, run: dict) -> list[tuple[str, str]]:
+def _data_rows(runs: list[dict], stated: dict) -> list[tuple[str, str]]:
     rows = [("data", stated["data_description"]), ("licence", stated["data_license"])]
-    if settings.get("dataset") == "simulated_city":
-        periods = f"{settings['city_weeks']} x {settings.get('city_hours', 168)} h each"
-        size = f"{settings['city_height']} x {settings['city_width']} cells, {periods}"
-        rows.append(("simulated cities", f"{settings['train_cities']} of {size}"))
-        rows.append(("way of life", ", ".join(settings["cultures"])))
-    elif settings:
-        rows.append(("name", f"`{Path(settings['dataset']).name}`"))
-        for name, label in (("train_region", "training region"), ("validation_region", "validation region")):
-            region = settings.get(name) or {}
-            rows.append((label, _cell(", ".join(f"{axis} {span}" for axis, span in region.items()) or "all")))
-    pretrained = run.get("config", {}).get("model", {}).get("pretrained_pipeline")
-    if pretrained:
-        rows.append(("continued from", f"`{_local_name(pretrained)}`"))
+    for number, run in enumerate(runs, start=1):
+        pretrained = _config(run, "model").get("pretrained_pipeline")
+        found = _rows_of_data(_config(run, "data"))
+        if pretrained:
+            found.append(("continued from", f"`{_local_name(pretrained)}`" if number == 1 else f"run {number - 1}"))
+        rows += [(_of_run(number, runs) + label, text) for label, text in found]
     return rows
 
 
-def _training_rows(pipe, run: dict) -> list[tuple[str, str]]:
+def _rows_of_data(settings: dict) -> list[tuple[str, str]]:
+    """The data of one run."""
+    if settings.get("dataset") == "simulated_city":
+        periods = f"{settings['city_weeks']} x {settings.get('city_hours', 168)} h each"
+        size = f"{settings['city_height']} x {settings['city_width']} cells, {periods}"
+        cities = ("simulated cities", f"{settings['train_cities']} of {size}")
+        return [cities, ("way of life", ", ".join(settings["cultures"]))]
+    if not settings:
+        return []
+    rows = [("name", f"`{Path(settings['dataset']).name}`")]
+    for name, label in (("train_region", "training region"), ("validation_region", "validation region")):
+        region = settings.get(name) or {}
+        rows.append((label, _cell(", ".join(f"{axis} {span}" for axis, span in region.items()) or "all")))
+    return rows
+
+
+def _training_rows(pipe, runs: list[dict]) -> list[tuple[str, str]]:
     scheduler = pipe.scheduler
     scheduler.set_timesteps()
-    config, settings = scheduler.config, run.get("config", {}).get("training", {})
+    config = scheduler.config
     rows = [
         ("denoiser", f"`{type(pipe.unet).__name__}`, {pipe.unet.num_parameters():,} parameters"),
         ("forecast by the context", "none"),
@@ -190,39 +235,60 @@ def _training_rows(pipe, run: dict) -> list[tuple[str, str]]:
     ]
     if pipe.regressor is not None:
         rows[1] = (rows[1][0], f"`{type(pipe.regressor).__name__}`, {pipe.regressor.num_parameters():,} parameters")
+    for number, run in enumerate(runs, start=1):
+        found = _rows_of_training(pipe, run)
+        rows += [(_of_run(number, runs) + label, text) for label, text in found]
+    return rows
+
+
+def _rows_of_training(pipe, run: dict) -> list[tuple[str, str]]:
+    """The budget of one run."""
     if not run:
-        return [*rows, ("budget and seed", NOT_STATED)]
-    rows.append(("steps", f"{run['steps']:,}, with {settings.get('regression_steps', 0):,} of the forecast before"))
-    rows.append(("time", f"{run['seconds'] / 60:.1f} minutes"))
-    rows.append(("seed", str(run["seed"])))
+        return [("budget and seed", NOT_STATED)]
+    data, settings = _config(run, "data"), _config(run, "training")
+    before = settings.get("regression_steps", 0) if pipe.regressor is not None else 0
+    steps = f"{run['steps']:,}" + (f", with {before:,} of the forecast before" if before else "")
+    rows = [("steps", steps), ("time", f"{run['seconds'] / 60:.1f} minutes"), ("seed", str(run["seed"]))]
     if settings:
-        windows = run["config"]["data"]
-        hours, longest = windows["crop_hours"], windows.get("longest_crop_hours")
-        steps = f"{hours} to {longest}" if longest else hours
-        size = f"{steps} x {windows['crop_height']} x {windows['crop_width']}"
+        size = _window(data, data.get("longest_crop_hours"))
         rows.append(("batch", f"{settings['batch_size']} windows of {size} time steps and cells"))
         rows.append(("peak learning rate", f"{settings['learning_rate']:g}"))
     return rows
 
 
-def _validation(run: dict) -> str:
-    config = run.get("config", {})
-    settings = config.get("training", {})
+def _window(data: dict, longest: int | None = None) -> str:
+    """Time steps, height and width of a window."""
+    steps = f"{data['crop_hours']} to {longest}" if longest else data["crop_hours"]
+    return f"{steps} x {data['crop_height']} x {data['crop_width']}"
+
+
+def _validation(runs: list[dict]) -> str:
+    data, settings = _config(runs[-1], "data"), _config(runs[-1], "training")
     windows = f"at most {settings.get('validation_areas', NOT_STATED)} windows"
-    windows += (
-        " that were held out" if _held_out(config.get("data", {})) else " of the training data: none were held out"
-    )
-    return f"{windows}; {settings.get('validation_samples', NOT_STATED)} samples each"
+    if data:
+        windows += f" of {_window(data)} time steps and cells"
+    return f"{windows}{VALIDATION[_seen(runs)]}; {settings.get('validation_samples', NOT_STATED)} samples each"
 
 
-def _held_out(settings: dict) -> bool:
+def _seen(runs: list[dict]) -> str:
+    """What the windows of the last run's validation were to the training: a key of `VALIDATION`."""
+    data = [_config(run, "data") for run in runs]
+    if not _held_out(data[-1], data[-1]):
+        return TRAINED_ON
+    all_known = not _config(runs[0], "model").get("pretrained_pipeline")
+    return HELD_OUT if all_known and all(_held_out(trained, data[-1]) for trained in data) else PARTLY_HELD_OUT
+
+
+def _held_out(trained: dict, validated: dict) -> bool:
     """
-    Whether nothing that the validation saw, cities or a region, was trained on. What cannot be told apart without the
-    data counts as trained on.
+    Whether a training with some settings saw nothing of the validation of others, cities or a region. What cannot be
+    told apart without the data counts as trained on.
     """
-    if settings.get("dataset") == "simulated_city":
-        return True
-    train, validation = (settings.get(name) or {} for name in ("train_region", "validation_region"))
+    if "simulated_city" in (trained.get("dataset"), validated.get("dataset")):  # held-out cities have their own seeds
+        return bool(trained)
+    if trained.get("dataset") != validated.get("dataset"):
+        return False
+    train, validation = trained.get("train_region") or {}, validated.get("validation_region") or {}
     for axis in ("rows", "columns"):
         if axis in train and axis in validation and _disjoint_spans(train[axis], validation[axis]):
             return True

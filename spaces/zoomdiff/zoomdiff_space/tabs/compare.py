@@ -11,10 +11,11 @@ from ..runs import Engine
 
 INTRODUCTION = """
 How good is it? In a simulated city the truth is known. This scores generated weeks against true weeks that the model
-has not seen, next to the best that any forecast can reach.
+has not seen, next to as many samples of the city's own law.
 
-**CRPS** and **MAE** are errors: of the samples as a whole, and of their mean. **Spread/skill** is 1 when the samples
-differ as much as they err.
+**CRPS** and **MAE** are errors: of the samples as a whole, and of their mean. Only the CRPS of the law is the best
+possible, on average over many weeks: the mean of a few samples, even of the law, can be beaten. **Spread/skill** is 1
+when the samples differ as much as they err.
 """
 
 

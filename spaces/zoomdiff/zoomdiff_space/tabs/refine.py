@@ -14,8 +14,12 @@ INTRODUCTION = """
 From measured base-station traffic to cells and 50 m. What you measured is kept: the finer levels add up to it.
 
 A CSV file with a line per base-station area of 400 m and day, and the columns `date` (such as 2026-03-02), `y` and `x`
-(a position in the area, in metres from its south-west corner, or in the coordinates of the context file) and `value`
-(MB in that day). Days that are missing, or have an empty value, are filled in.
+(a position in it, in metres) and `value` (MB in that day). Days that are missing, or have an empty value, are filled
+in.
+
+Positions are those of the area: from the south-west corner in a simulated city, in UTM coordinates in central Helsinki
+and in an extract, and as `y` and `x` say in a context file (from the corner of its first cell, if it has neither). The
+CSV file of generated traffic shows them.
 """
 EXAMPLE = str(areas.EXAMPLES / "stations.csv")
 
