@@ -75,9 +75,9 @@ TRUST = (
     "all four sides, with one seed, 0.1 to 0.3 are within 4 % of each other. In Bonn's "
     "east the CRPS was lower with an earlier recipe that had no regression (0.127, 0.207, 0.269, 0.306), unlike over "
     "all sides of its training region together. The true weeks and the members were made more, for all systems, after "
-    "the first tables had turned out to depend on which of them were drawn; later so were the ensembles that are compared "
-    "with forecasts, of ZoomDiff and the law, since 32 members had left a percent of scatter in the mean. XGBoost "
-    "forecasts the median, the Transformer the mean of the logarithm, which is near it: the ensemble's "
+    "the first tables had turned out to depend on which of them were drawn; later so were the ensembles that are "
+    "compared with forecasts, of ZoomDiff and the law, since 32 members had left a percent of scatter in the mean. "
+    "XGBoost forecasts the median, the Transformer the mean of the logarithm, which is near it: the ensemble's "
     "median, not its mean, is what compares with them.\n"
 )
 TABULATED = ("simulated", "bonn", "shandong", "beijing")
