@@ -10,10 +10,11 @@ from importlib import import_module
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import torch
 import xarray
-from support.tiny import context_with_zones, zoned_pipeline
+from support.tiny import context_with_zones, random_context, tiny_pipeline, zoned_pipeline
 from support.traffic_files import finest_traffic, pyramid, write_files, write_mask, write_traffic
 from typer.testing import CliRunner
 
@@ -227,6 +228,36 @@ def test_refine_keeps_the_totals_of_zones_and_refuses_those_of_others(tmp_path):
     assert done.exit_code == 1 and not (tmp_path / "no.nc").exists()
     assert "the zones 'site' of level 'bs' in" in done.stderr and "differ at 1 of 384 cells" in done.stderr
     assert str(tmp_path / "traffic.nc") in done.stderr and str(tmp_path / "moved.nc") in done.stderr
+
+
+def test_channels_keep_their_units_from_the_model_to_every_reader(tmp_path):
+    tiny_pipeline(channels=2).save_pretrained(tmp_path / "model")
+    axes = {"poi": ("poi_channel", "y", "x"), "population_over_time": ("hour", "y", "x")}
+    layers = {name: (axes.get(name, ("y", "x")), values) for name, values in random_context().items()}
+    place = {"y": 50.0 * np.arange(8) + 25, "x": 50.0 * np.arange(16) + 25}
+    xarray.Dataset(layers, place).to_netcdf(tmp_path / "context.nc", engine="netcdf4")
+    words = ["--context", tmp_path / "context.nc", "--model", tmp_path / "model", "--steps", 8]
+    paths = {name: tmp_path / f"{name}.nc" for name in ("generated", "truth", "refined")}
+    done = zoomdiff("generate", *words, "--output", paths["generated"], "--samples", 2, "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["levels"]["bs"]["unit"] == "MB, 1"
+    assert read(paths["generated"])["bs"]["unit"].to_series().to_dict() == {"traffic": "MB", "users": "1"}
+
+    assert zoomdiff("generate", *words, "--output", paths["truth"], "--seed", 1).exit_code == 0
+    files = ["--generated", paths["generated"], "--truth", paths["truth"]]
+    done = zoomdiff("evaluate", *files, "--output", tmp_path / "report", "--json")
+    assert done.exit_code == 0 and list(json.loads(done.stdout)["channels"]) == ["traffic", "users"], done.output
+    done = zoomdiff("refine", *words, "--traffic", paths["generated"], "--level", "bs", "--output", paths["refined"])
+    assert done.exit_code == 0 and list(read(paths["refined"])["bs"]["unit"].values) == ["MB", "1"], done.output
+
+    assert zoomdiff("generate", *words, "--output", tmp_path / "city.zarr").exit_code == 0
+    statistics = ["summarise", "--traffic", tmp_path / "city.zarr", "--output", tmp_path / "statistics.zarr"]
+    assert zoomdiff(*statistics).exit_code == 0
+    for path in (*paths.values(), tmp_path / "city.zarr", tmp_path / "statistics.zarr"):
+        done = zoomdiff("export", "--traffic", path, "--level", "bs", "--output", tmp_path / "bs.csv")
+        assert done.exit_code == 0, done.output
+        table = pandas.read_csv(tmp_path / "bs.csv")
+        assert dict(zip(table["channel"], table["unit"])) == {"traffic": "MB", "users": "1"}
 
 
 def test_info_describes_the_bundled_model():

@@ -159,3 +159,4 @@ def test_a_missing_library_is_named_with_what_installs_it(folder, tmp_path, monk
 def test_help_has_an_example():
     done = zoomdiff("dataset", "--help")
     assert done.exit_code == 0 and "zoomdiff dataset --traffic cells.csv --timezone Europe/Rome" in done.output
+    assert "tiles.npz" in done.output  # what --layout uomo reads: none of the published files

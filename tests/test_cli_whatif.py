@@ -2,7 +2,9 @@
 """`zoomdiff whatif`, as a planner uses it."""
 
 import json
+import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,6 +96,23 @@ def test_a_store_is_made_for_large_areas(context, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["d.zarr", "plan.geojson"]
     again = zoomdiff("whatif", "--context", context, "--edit", plan, "--out", output, *HOURS)
     assert again.exit_code == 1 and "not exist yet" in again.stderr
+
+
+def test_a_store_has_its_plan_as_soon_as_it_is_there(context, tmp_path, monkeypatch):
+    plan = write_plan(tmp_path / "plan.geojson", rectangle(200, 200, 150, 150), {"preset": "park", "name": "Green"})
+    output, replace = tmp_path / "d.zarr", os.replace
+
+    def interrupted_after(source, target):
+        replace(source, target)
+        if Path(target) == output:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted_after)
+    words = ["whatif", "--context", context, "--edit", plan, "--out", output, *HOURS, "--samples", "1"]
+    assert zoomdiff(*words).exit_code != 0
+    with xr.open_datatree(output, engine="zarr", consolidated=False) as tree:
+        assert json.loads(tree.attrs["plan"])["features"][0]["name"] == "feature 1 (Green)"
+        assert "model simulated-city" in tree.attrs["source"] and "date_created" in tree.attrs
 
 
 def test_mistakes_are_one_line_and_leave_nothing(context, tmp_path, monkeypatch):

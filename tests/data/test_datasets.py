@@ -120,6 +120,102 @@ def test_npz_netcdf_and_parquet_give_the_same_areas(arrays, tmp_path):
             assert np.array_equal(area.context["poi"], arrays["poi"][index])
 
 
+SCHEMA = [
+    {"name": "use", "kind": "categorical", "classes": ["field", "town", "lake"]},
+    {"name": "poi", "kind": "count", "channels": ["shop", "school"]},
+    {"name": "people", "kind": "temporal", "channels": ["visitors", "residents"]},
+]
+FLAGS = {"flag_values": [7, 2, 4], "flag_meanings": "lake field town"}
+
+
+@pytest.mark.parametrize("time", ["hour", "time"])
+def test_netcdf_files_mean_in_training_what_they_mean_in_generation(tmp_path, time):
+    random = np.random.default_rng(1)
+    context = xarray.Dataset(
+        {
+            "use": (("x", "y"), random.choice([7, 2, 4], (6, 4)), FLAGS),
+            "poi": (("y", "poi_class", "x"), random.poisson(1.0, (4, 2, 6))),
+            "people": ((time, "y", "x", "group"), random.random((24, 4, 6, 2))),
+        },
+        {"poi_class": ["school", "shop"], "group": ["residents", "visitors"]},
+    )
+    traffic = random.random((4, 6, 24)).astype(np.float32)
+    valid = random.random((4, 6, 24)) > 0.2
+    dims = ("y", "x", time)
+    context.assign(traffic=(dims, traffic), valid=(dims, valid)).to_netcdf(tmp_path / "city.nc", engine="netcdf4")
+    (area,) = load_areas(DataArguments(dataset=str(tmp_path / "city.nc"), layers=SCHEMA), list(context), "train")
+    assert np.array_equal(area.traffic[0], np.where(valid, traffic, 0).transpose(2, 0, 1))
+    found, expected = (ContextProcessor(SCHEMA)(layers, hours=24) for layers in (area.context, context))
+    assert torch.equal(found.static, expected.static) and torch.equal(found.temporal, expected.temporal)
+    town = context["use"].transpose("y", "x").values == 4
+    smooth = smooth_context(area.context, SCHEMA, [1e-3])["use_smooth_0.001"]  # so narrow that it changes nothing
+    assert np.array_equal(smooth[1], town)
+
+
+def test_areas_of_a_netcdf_file_obey_names_too(tmp_path):
+    random = np.random.default_rng(2)
+    codes = random.choice([7, 2, 4], (3, 4, 6))
+    poi = random.poisson(1.0, (2, 3, 4, 6))
+    xarray.Dataset(
+        {
+            "traffic": (("time", "city", "row", "column"), random.random((24, 3, 4, 6))),
+            "use": (("city", "row", "column"), codes, FLAGS),
+            "poi": (("poi_class", "city", "row", "column"), poi),
+        },
+        {"poi_class": ["school", "shop"], "city": ["a", "b", "c"]},
+    ).transpose("city", "time", ...).to_netcdf(tmp_path / "cities.nc", engine="netcdf4")
+    areas = array_file_areas(tmp_path / "cities.nc", ["traffic"], ["use", "poi"], "valid", 0, SCHEMA)
+    for index, area in enumerate(areas):
+        assert np.array_equal(np.array([2, 4, 7])[area.context["use"]], codes[index])
+        assert np.array_equal(area.context["poi"], poi[::-1, index])
+    embedding = random.random((2, 5))
+    positions = {axis: ("station", random.random(5)) for axis in ("y", "x")}
+    xarray.Dataset(
+        {"traffic": (("time", "station"), random.random((24, 5))), "poi": (("poi_class", "station"), embedding)},
+        {"poi_class": ["school", "shop"], **positions},
+    ).to_netcdf(tmp_path / "stations.nc", engine="netcdf4")
+    areas = array_file_areas(tmp_path / "stations.nc", ["traffic"], ["poi"], "valid", 0, SCHEMA)
+    assert np.array_equal(np.stack([area.context["poi"][:, 0, 0] for area in areas], axis=1), embedding[::-1])
+
+
+def test_columns_may_name_the_classes_and_channels_of_layers(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    random = np.random.default_rng(3)
+    use, poi, people = random.integers(0, 3, (4, 6)), random.random((2, 4, 6)), random.random((2, 24, 4, 6))
+    row = {"traffic": np.ones((24, 4, 6)), "use": use, "poi": poi, "people": people}
+    names = {"use_names": FLAGS["flag_meanings"].split(), "poi_names": ["school", "shop"]}
+    names["people_names"] = ["residents", "visitors"]
+    rows = [{name: values.tolist() for name, values in row.items()} | names]
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "train.parquet")
+    data = DataArguments(dataset=str(tmp_path), layers=SCHEMA)
+    (area,) = load_areas(data, ["use", "poi", "people"], "train")
+    assert np.array_equal(area.context["use"], np.array([2, 0, 1])[use])
+    for name, values in (("poi", poi), ("people", people)):
+        assert np.allclose(area.context[name], values[::-1])
+    rows[0]["poi_names"] = ["shop"]
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match=r"`poi_names` must name the 2 channels of `poi`, found \['shop'\]"):
+        load_areas(data, ["poi"], "train")
+
+
+@pytest.mark.parametrize("ending", ["nc", "parquet"])
+def test_a_missing_mask_means_not_measured(tmp_path, ending):
+    traffic = np.arange(1.0, 25.0).reshape(6, 2, 2)
+    valid = np.ones((6, 2, 2), np.int8)
+    valid[0, 0, 0], valid[1, 0, 1] = 0, -1
+    if ending == "nc":
+        mask = xarray.DataArray(valid, dims=("time", "y", "x"), attrs={"_FillValue": np.int8(-1)})
+        variables = {"traffic": (("time", "y", "x"), traffic), "valid": mask}
+        xarray.Dataset(variables).to_netcdf(tmp_path / "data.nc", engine="netcdf4")
+        (area,) = array_file_areas(tmp_path / "data.nc", ["traffic"], [], "valid", 0)
+    else:
+        datasets = pytest.importorskip("datasets")
+        row = {"traffic": traffic.tolist(), "valid": np.where(valid == -1, None, valid == 1).tolist()}
+        datasets.Dataset.from_list([row]).to_parquet(tmp_path / "data.parquet")
+        (area,) = parquet_areas(str(tmp_path), ["traffic"], [], "valid", 0)
+    assert np.array_equal(area.valid, valid == 1) and (area.traffic[0] > 0).sum() == 22
+
+
 def test_one_area_and_stacked_channels(arrays, tmp_path):
     np.savez(tmp_path / "one.npz", traffic=arrays["traffic"][0], poi=arrays["poi"][0])
     (area,) = array_file_areas(tmp_path / "one.npz", ["traffic"], ["poi"], "valid", 0)

@@ -8,7 +8,13 @@ import xarray as xr
 from support.tiny import context_with_zones, interrupted, random_context, tiny_pipeline, zoned_pipeline
 
 from zoomdiff_diffusers import Hierarchy, Level, ZoomDiffPipeline, bundled_model
-from zoomdiff_diffusers.data.differences import STATISTICS, compare_cities, compare_contexts, compare_stores
+from zoomdiff_diffusers.data.differences import (
+    STATISTICS,
+    compare_cities,
+    compare_contexts,
+    compare_stores,
+    summarise_difference,
+)
 from zoomdiff_diffusers.data.simulated_city import mean_traffic, simulate_context
 
 
@@ -64,12 +70,14 @@ def test_statistics_and_totals_are_those_of_the_samples():
     for name in pipe.hierarchy.names:
         assert_statistics(found[name], first[name]["traffic"], second[name]["traffic"], "sum")
         assert found[name]["difference"].attrs["units"] == first[name]["traffic"].attrs["units"]
+        assert list(found[name]["unit"].values) == ["MB", "1"]
         # All levels add up, so they have one total.
         total = second[name]["traffic"].sum(("time", "y", "x"), dtype="f8")
         np.testing.assert_allclose(found["total_after"], total, rtol=1e-5)
     inside = first["grid_50m"]["traffic"][..., 1:4, 3:9].sum(("time", "y", "x"), dtype="f8")
     np.testing.assert_allclose(found["edited_before"], inside, rtol=1e-5)
     assert list(found.attrs["levels"]) == pipe.hierarchy.names
+    assert summarise_difference(found)["unit"] == "MB"
 
 
 def test_without_a_change_nothing_differs_at_all():

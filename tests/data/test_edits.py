@@ -7,6 +7,7 @@ import shapely
 import xarray as xr
 from pyproj import CRS, Geod, Transformer
 
+from zoomdiff_diffusers.data.datasets import smooth_context
 from zoomdiff_diffusers.data.edits import PRESETS, edit_context
 from zoomdiff_diffusers.data.simulated_context import AOI_CLASSES, POI_CATEGORIES, SURFACE_CLASSES
 
@@ -204,6 +205,75 @@ def test_counted_people_are_left_out_of_a_plan_and_other_layers_stay():
     plan, report = edit_context(context, collection((box(100, 100, 300, 250), {"population": 3})))
     assert report["dropped"] == ["population_over_time"] and "population_over_time" not in plan
     xr.testing.assert_identical(plan["sites"].drop_vars("edited"), context["sites"])
+
+
+SCHEMA = [
+    {"name": "surface", "kind": "categorical", "classes": SURFACE_CLASSES},
+    {"name": "aoi", "kind": "categorical", "classes": AOI_CLASSES},
+    {"name": "poi", "kind": "count", "channels": POI_CATEGORIES},
+    {"name": "building_volume", "kind": "continuous", "channels": ["volume"]},
+    {"name": "population", "kind": "continuous", "channels": ["people"], "log": True},
+]
+
+
+def with_smoothed_copies(context):
+    layers = {name: values.values for name, values in context.data_vars.items()}
+    for name, values in smooth_context(layers, SCHEMA, [1.0, 2.5]).items():
+        if name not in context:
+            dims = ("y", "x") if len(values) == 1 else (f"{name}_channel", "y", "x")
+            context[name] = dims, values.squeeze()
+    return context
+
+
+def test_smoothed_copies_follow_what_changes():
+    values = {"preset": "housing", "population": 9000}
+    plan, report = edit_context(with_smoothed_copies(make_context()), collection((box(100, 100, 310, 250), values)))
+    expected = with_smoothed_copies(edit_context(make_context(), collection((box(100, 100, 310, 250), values)))[0])
+    assert report["dropped"] == [] and "building_volume_smooth_2.5" in plan
+    xr.testing.assert_allclose(plan, expected)
+    plan, _ = edit_context(with_smoothed_copies(make_context()), collection((box(0, 0, 90, 90), {"population": 9000})))
+    unchanged = with_smoothed_copies(make_context())["aoi_smooth_1"]
+    xr.testing.assert_equal(plan["aoi_smooth_1"].drop_vars("edited"), unchanged)
+
+
+def test_copies_that_were_smoothed_in_another_way_are_left_out_of_a_plan():
+    context = with_smoothed_copies(make_context())
+    context["population_smooth_2.5"] = context["population_smooth_2.5"] * 1.01
+    context["population_smooth_wide"] = context["population_smooth_1"]
+    context["population_smooth_9"] = ("y",), np.ones(HEIGHT)
+    context["poi_smooth_2.5"] = context["poi_smooth_2.5"] * 1.01
+    plan, report = edit_context(context, collection((box(100, 100, 300, 250), {"population": 9000})))
+    assert report["dropped"] == ["population_smooth_2.5", "population_smooth_wide", "population_smooth_9"]
+    assert set(context.data_vars) - set(plan.data_vars) == set(report["dropped"])
+    # Nobody lived here: small numbers and their logarithms are alike, those of the plan are not.
+    empty = make_context().drop_vars(["surface", "aoi", "poi", "building_volume"])
+    empty["population"][:] = 0
+    _, report = edit_context(with_smoothed_copies(empty), collection((SQUARE, {"population": 9000})))
+    assert report["dropped"] == ["population_smooth_1", "population_smooth_2.5"]
+
+
+@pytest.mark.parametrize("epsg", [4326, 2263])
+@pytest.mark.parametrize("place", ["spatial_ref", "crs"])
+def test_contexts_in_degrees_or_feet_are_refused(epsg, place):
+    context = make_context()
+    if place == "crs":
+        context.attrs["crs"] = f"EPSG:{epsg}"
+    else:
+        context = context.assign_coords(spatial_ref=((), 0, {"crs_wkt": CRS.from_epsg(epsg).to_wkt()}))
+    with pytest.raises(
+        ValueError, match=f"The context's .*`{place}` must count metres, but (WGS 84|NAD83.*) does not"
+    ):
+        edit_context(context, collection((SQUARE, {"aoi": "park"})))
+
+
+def test_coordinates_that_say_that_they_are_no_metres_are_refused():
+    context = make_context()
+    context["x"].attrs["units"] = "degrees_east"
+    with pytest.raises(ValueError, match="coordinate `x` of the context must be in m, but its `units` are 'degrees_e"):
+        edit_context(context, collection((SQUARE, {"aoi": "park"})))
+    for axis in ("y", "x"):
+        context[axis].attrs["units"] = "metre"
+    edit_context(context, collection((SQUARE, {"aoi": "park"})))
 
 
 SQUARE = box(100, 100, 300, 250)

@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,19 @@ def test_provenance(dataset, folder):
         assert recorded[name] == {"file": file, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     assert dataset.attrs["osm_timestamp"] == "2026-03-01T20:21:22Z"
     assert "© OpenStreetMap contributors" in dataset.attrs["licence"] and "ODbL" in dataset.attrs["licence"]
+
+
+def test_the_state_of_the_data_without_a_date_in_the_header(tmp_path):
+    city = OsmCity()
+    city.area(10, 10, 100, 100, landuse="forest")
+    found = build_context(city.write(tmp_path / "a.osm.pbf", box=(0, 0, 400, 400)))
+    assert (found.attrs["osm_timestamp"], found.attrs["osm_timestamp_source"]) == ("unknown", "unknown")
+    city.ways[0].timestamp = datetime(2026, 3, 1, 20, 21, 22, tzinfo=UTC)
+    found = build_context(city.write(tmp_path / "a.osm.pbf", box=(0, 0, 400, 400)))
+    assert (found.attrs["osm_timestamp"], found.attrs["osm_timestamp_source"]) == (
+        "2026-03-01T20:21:22Z",
+        "newest object",
+    )
 
 
 def test_the_summary_counts(dataset):

@@ -142,6 +142,67 @@ def test_a_building_whose_outline_has_its_tags_too_counts_once(tmp_path):
     assert found.volume.sum() == pytest.approx(10 * (100**2 - 50**2), rel=1e-3) and found.volume[UNTOLD].sum() == 0
 
 
+def test_a_relation_that_is_no_multipolygon_leaves_the_building_to_its_way(tmp_path):
+    city = OsmCity()
+    outline = city.area(0, 0, 100, 100, building="retail", height="10")
+    part = city.area(0, 0, 50, 100, **{"building:part": "yes"})
+    city.relation([("w", outline, "outline"), ("w", part, "part")], type="building", building="retail", height="10")
+    found = read(city, tmp_path)
+    assert found.volume.sum() == pytest.approx(10 * 100**2, rel=1e-3) and found.repairs == {}
+
+
+@pytest.mark.parametrize("tagged_outline", [False, True])
+def test_a_building_of_which_the_extract_lacks_a_courtyard_is_there(tmp_path, tagged_outline):
+    city = OsmCity()
+    tags = {"building": "retail", "height": "10"}
+    outer = city.area(0, 0, 100, 100, **(tags if tagged_outline else {}))
+    inner = city.area(25, 25, 50, 50)
+    city.relation([("w", outer, "outer"), ("w", inner, "inner"), ("w", 999, "inner")], type="multipolygon", **tags)
+    city.relation([("w", 998, "outer")], type="multipolygon", **tags)  # all of it elsewhere
+    found = read(city, tmp_path)
+    assert found.volume.sum() == pytest.approx(10 * (100**2 - 50**2), rel=1e-3)
+    assert found.repairs == {"multipolygons that the extract cuts, drawn from the rings that are there": 1}
+
+
+def test_a_multipolygon_of_which_ways_and_nodes_are_missing_ends_at_the_edge_of_the_extract(tmp_path):
+    city = OsmCity()
+    shore = [(0.5, 600), (200, 600), (200, 799.5), (200, 2000), (-900, 2000), (-900, 600)]
+    lake, island = city.way(shore, True, missing=(3, 4, 5)), city.area(50, 650, 100, 100)
+    members = [("w", lake, "outer"), ("w", island, "inner"), ("w", 999, "inner")]
+    city.relation(members, type="multipolygon", natural="water")
+    found = read(city, tmp_path)
+    assert found.ground[GROUND_CLASSES.index("water")].sum() == pytest.approx(16 - 4, rel=0.07)
+    assert found.repairs == {"multipolygons that the extract cuts, drawn from the rings that are there": 1}
+
+
+def test_multipolygons_that_cannot_be_drawn_are_counted(tmp_path):
+    city = OsmCity()
+    shores = [city.way([(x, 0), (x, 400), (x + 200, 400)]) for x in (0, 400, 90_000)]
+    for shore in shores:
+        city.relation([("w", shore, "outer"), ("w", 999, "outer")], type="multipolygon", natural="water")
+    city.relation([("w", shores[0], "outer"), ("w", 999, "outer")], type="boundary", boundary="administrative")
+    city.relation([("w", shores[0], "outer"), ("w", 999, "outer")], type="boundary", place="suburb")
+    found = read(city, tmp_path)
+    (text,) = found.repairs
+    assert found.repairs[text] == 2 and text.startswith("multipolygons that the extract cuts, left out")
+    assert not found.ground.any()
+
+
+def test_long_ways_reach_the_grid_from_far_away(tmp_path):
+    far = -30_000
+    city = OsmCity()
+    city.way([(far, 400), (-100, 400), (1300, 400)], natural="coastline")
+    city.way([(far, 400), (-100, 400), (400, 400), (400, 600), (-100, 600), (far, 600)], True, landuse="forest")
+    city.way([(far, 725), (0, 725), (1200, 725)], highway="primary")
+    city.area(far, 0, 100, 100, landuse="forest")
+    found = read(city, tmp_path)
+    here = slice(1, -1), slice(1, -1)  # the extract ends within the outermost cells
+    ground = dict(zip(GROUND_CLASSES, found.ground))
+    np.testing.assert_allclose(ground["water"][here], cells((slice(0, 8), slice(None)))[here], atol=1e-6)
+    np.testing.assert_allclose(ground["vegetation"], cells((slice(8, 12), slice(0, 8))), atol=1e-6)
+    assert found.roads[ROADS.index("arterial")].sum() == pytest.approx(1200, rel=1e-3)
+
+
 def test_a_closed_road_is_no_square(tmp_path):
     city = OsmCity()
     city.area(10, 10, 100, 100, highway="pedestrian")

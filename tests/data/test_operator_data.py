@@ -9,6 +9,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import shapely
+import torch
 import xarray as xr
 from pyproj import CRS, Transformer
 from support.operator_tables import write_telecom_italia
@@ -22,6 +23,7 @@ from zoomdiff_diffusers.data.operator_data import (
     read_measured,
 )
 from zoomdiff_diffusers.data.operator_data.layouts import ACTIVITIES
+from zoomdiff_diffusers.processors import ContextProcessor
 
 
 SHANDONG = Path(__file__).parents[3] / "shared" / "data" / "uomo_sd"
@@ -124,6 +126,34 @@ def test_parquet_files_with_times_of_their_own(tmp_path):
     report = build_dataset(tmp_path / "local.parquet", tmp_path / "out2")
     assert written(tmp_path / "out2")["time"].values[0] == np.datetime64("2026-06-01")
     assert any("taken for local hours" in note for note in report["notes"])
+
+
+@pytest.mark.parametrize(
+    "form, write",
+    [
+        ("%Y/%m/%d %H:%M%#z", lambda local: local.strftime("%Y/%m/%d %H:%M%z")[:-2]),
+        ("%d.%m.%Y %H:%M %:z", lambda local: local.strftime("%d.%m.%Y %H:%M ") + local.isoformat()[-6:]),
+        ("%+", lambda local: local.isoformat()),
+        ("t%s", lambda local: f"t{int(local.timestamp())}"),
+        (None, lambda local: local.strftime("%Y-%m-%d %H:%M:%S%z")[:-2]),
+        (None, lambda local: local.strftime("%Y-%m-%d %H:%M%z")[:-2]),
+    ],
+)
+def test_offsets_and_seconds_make_moments_however_the_format_writes_them(tmp_path, form, write):
+    table = random_table("2026-06-01T22:00", 30, minutes=60)
+    path = save(table, tmp_path / "table.csv", table["moment"].dt.tz_convert("Europe/Rome").map(write))
+    build_dataset(path, tmp_path / "out", TableFormat(timezone="Europe/Rome", time_format=form))
+    expected = hours_by_pandas(table, "Europe/Rome")
+    found = written(tmp_path / "out")["traffic"][0].to_pandas()
+    np.testing.assert_array_equal(found.loc[expected.index], expected)
+    with pytest.raises(ValueError, match="are moments and not local hours. Give the time zone"):
+        build_dataset(path, tmp_path / "none", TableFormat(time_format=form))
+
+
+def test_a_percent_sign_in_a_format_makes_no_moments(tmp_path):
+    (tmp_path / "table.csv").write_text("unit,time,traffic\na,%s 2026-03-02 05:00,5\n")
+    build_dataset(tmp_path / "table.csv", tmp_path / "out", TableFormat(time_format="%%s %Y-%m-%d %H:%M"))
+    assert written(tmp_path / "out")["traffic"].values[0, 5, 0] == 5
 
 
 def test_local_times_of_the_days_on_which_the_clock_changes(tmp_path):
@@ -544,6 +574,89 @@ def test_squares_are_numbered_from_the_south_west(tmp_path, north_first):
     ):
         with pytest.raises(ValueError, match=message):
             build_dataset(tmp_path / "table.csv", tmp_path / "out2", **options | change)
+
+
+def test_squares_are_numbered_to_the_east_where_the_columns_of_the_context_fall(tmp_path):
+    context = context_of(3, 5, cell=50.0).isel(x=slice(None, None, -1))
+    lines = [f"{square},2026-03-02 {hour:02}:00,{square}" for hour in (0, 1) for square in range(15)]
+    (tmp_path / "table.csv").write_text("\n".join(["id,time,value", *lines]))
+    build_dataset(tmp_path / "table.csv", tmp_path / "out", grid_width=5, first_id=0, context=context)
+    store = written(tmp_path / "out")
+    np.testing.assert_array_equal(store["x"], context["x"])
+    np.testing.assert_array_equal(store["traffic"].sortby("x").values[0, 1], np.arange(15.0).reshape(3, 5))
+
+
+def test_a_number_that_is_no_square_does_not_ask_for_all_squares_up_to_it(tmp_path):
+    lines = [f"{square},2026-03-02 00:00,1" for square in (1, 2, 4294967295)]
+    (tmp_path / "table.csv").write_text("\n".join(["id,time,value", *lines]))
+    message = (
+        "858993459 x 5 squares, and the highest unit is 4294967295; more than 4,000,000 squares are not supported"
+    )
+    with pytest.raises(ValueError, match=message):
+        build_dataset(tmp_path / "table.csv", tmp_path / "out", grid_width=5)
+    with pytest.raises(ValueError, match="1 units, such as 4294967295, are no squares of a grid of 3 x 5"):
+        build_dataset(tmp_path / "table.csv", tmp_path / "out", grid_width=5, grid_height=3)
+
+
+def test_tables_of_which_no_unit_has_a_place_are_refused(tmp_path):
+    longitude, latitude = to_degrees([111.0, 9000.0, 9100.0], [99.0, 99.0, 99.0])
+    sites = pd.DataFrame({"id": ["silent", "far", "farther"], "lat": latitude, "lon": longitude})
+    sites.to_csv(tmp_path / "sites.csv", index=False)
+    lines = [f"{unit},2026-03-02 00:00,1" for unit in ("far", "farther", "unknown")]
+    (tmp_path / "table.csv").write_text("\n".join(["id,time,value", *lines]))
+    with pytest.raises(ValueError, match="None of the 3 units of .* has a place .*: far, farther, unknown"):
+        build_dataset(tmp_path / "table.csv", tmp_path / "out", sites=tmp_path / "sites.csv", context=context_of())
+    assert not (tmp_path / "out").exists()
+
+
+SCHEMA = [
+    {"name": "aoi", "kind": "categorical", "classes": ["none", "park", "dense housing"]},
+    {"name": "poi", "kind": "count", "channels": ["shop", "school"]},
+    {"name": "population", "kind": "continuous", "channels": ["people"]},
+]
+
+
+def test_names_and_dimensions_of_a_context_mean_in_training_what_they_mean_in_generation(tmp_path):
+    context = context_of()
+    context["aoi"] = xr.DataArray(
+        np.array([4, 9, 7], np.int16)[context["aoi"]],
+        dims=("y", "x"),
+        attrs={"flag_values": np.array([9, 4, 7], np.int16), "flag_meanings": "dense_housing none park"},
+    )
+    context = context.assign_coords(poi_category=["school", "shop"])
+    context["poi"] = context["poi"].transpose("y", "x", "poi_category")
+    context["population"] = context["population"].transpose("x", "y")
+    context["cover"] = (("y", "x"), np.full((11, 17), "forest"))
+    context["height_of_row"] = ("y", np.arange(11.0))
+    (tmp_path / "sites.csv").write_text(f"id,x,y\na,{LEFT + 200},{BOTTOM + 200}\n")
+    (tmp_path / "table.csv").write_text("id,time,value\na,2026-03-02 00:00,5\na,2026-03-02 01:00,6\n")
+    report = build_dataset(tmp_path / "table.csv", tmp_path / "out", sites=tmp_path / "sites.csv", context=context)
+    for note in (
+        "the codes of the layer aoi were replaced by their positions in flag_meanings",
+        "the layer people varies over time and was left out of the areas",
+        "the layer height_of_row has the dimensions y and was left out of the areas",
+        "the layer cover holds <U6 and no numbers and was left out of the areas",
+    ):
+        assert note in report["notes"]
+    layers = [layer["name"] for layer in SCHEMA]
+    processor = ContextProcessor(SCHEMA)
+    generated = processor(xr.load_dataset(tmp_path / "out" / "context.nc")[layers], hours=1)
+    (area,) = parquet_areas(str(tmp_path / "out" / "areas"), ["traffic"], layers, "valid", 0, SCHEMA)
+    assert torch.equal(processor(area.context, hours=1).static, generated.static)
+    (plain,) = parquet_areas(str(tmp_path / "out" / "areas"), ["traffic"], layers, "valid", 0)
+    np.testing.assert_array_equal(plain.context["aoi"], np.array([1, 0, 2])[context_of()["aoi"]])
+    other = [{**SCHEMA[0], "classes": ["none", "park", "lake"]}]
+    with pytest.raises(ValueError, match=r"'aoi' has the flag_meanings \['dense_housing'\], unknown to the schema"):
+        parquet_areas(str(tmp_path / "out" / "areas"), ["traffic"], ["aoi"], "valid", 0, other)
+
+
+def test_codes_that_a_context_does_not_name_are_refused(tmp_path):
+    context = context_of()
+    context["aoi"].attrs = {"flag_values": [0, 2], "flag_meanings": "none park"}
+    (tmp_path / "sites.csv").write_text(f"id,x,y\na,{LEFT + 200},{BOTTOM + 200}\n")
+    (tmp_path / "table.csv").write_text("id,time,value\na,2026-03-02 00:00,5\n")
+    with pytest.raises(ValueError, match=r"'aoi' has the unknown categories 1. The codes are 0 \(none\), 2 \(park\)"):
+        build_dataset(tmp_path / "table.csv", tmp_path / "out", sites=tmp_path / "sites.csv", context=context)
 
 
 def test_telecom_italia_files(tmp_path):

@@ -5,12 +5,14 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zoomdiff_diffusers.data.stores import levels_to_datatree
+from zoomdiff_diffusers.data.exports import export_csv
+from zoomdiff_diffusers.data.stores import levels_to_datatree, write_netcdf
 from zoomdiff_diffusers.data.tables import read_csv, write_csv
-from zoomdiff_diffusers.hierarchy import Hierarchy
+from zoomdiff_diffusers.hierarchy import Hierarchy, Level
 
 
 START = "2026-03-04"  # a Wednesday
@@ -61,6 +63,27 @@ def test_what_was_written_comes_back_to_the_last_bit(hierarchy, tmp_path, fallin
     )
     np.testing.assert_array_equal(values, levels["bs"][0])
     assert start == np.datetime64("2026-03-04T00:00:00")
+
+
+def test_areas_that_are_no_squares_have_a_row_each_as_in_exports(tmp_path):
+    labels = np.random.default_rng(1).integers(0, 9, (4, 6)).repeat(4, 0).repeat(4, 1)
+    labels[:, :3], labels[5, 7] = 20, 30  # a strip, and a single cell
+    hierarchy = Hierarchy([Level("site", 8, 24, "sites"), Level("grid_50m", 1, 1)])
+    finest = np.random.default_rng(0).gamma(0.5, size=(2, 1, 48, HEIGHT, WIDTH)).astype(np.float32)
+    fields = hierarchy.pyramid(finest, {"sites": torch.from_numpy(labels)[None]})
+    cells = np.unique(labels, return_inverse=True, return_counts=True)[2][np.unique(labels, return_inverse=True)[1]]
+    levels = {"site": fields[0] * cells.reshape(labels.shape) * 24, "grid_50m": fields[1]}
+    tree = levels_to_datatree(levels, hierarchy, START, ["traffic"], "MB", "sum", zones={"sites": labels})
+    write_csv(tree, tmp_path / "site.csv", "site")
+    table = pd.read_csv(tmp_path / "site.csv")
+    assert len(table) == 2 * len(np.unique(labels)) and set(table["zone"]) == set(np.unique(labels))
+    samples = table[["sample_0", "sample_1"]].sum()
+    np.testing.assert_allclose(samples, finest.sum(axis=(1, 2, 3, 4), dtype=np.float64), rtol=1e-5)
+    write_netcdf(tree, tmp_path / "traffic.nc")
+    export_csv(tmp_path / "traffic.nc", tmp_path / "export.csv", "site", ["samples"])
+    assert (tmp_path / "export.csv").read_bytes() == (tmp_path / "site.csv").read_bytes()
+    with pytest.raises(ValueError, match="`level` must have square units, but those of 'site' are areas, 'sites'"):
+        read_csv(tmp_path / "site.csv", hierarchy, "site", HEIGHT, WIDTH)
 
 
 def test_hours_without_a_date_are_written_as_numbers(hierarchy, tmp_path):

@@ -66,6 +66,20 @@ def test_spread_skill_tells_overconfidence_from_too_much_spread(rng, factor):
     assert ratio == pytest.approx(expected, rel=0.01)
 
 
+def test_the_spread_over_an_error_of_nothing_but_rounding_is_undefined(rng):
+    truth = rng.gamma(0.5, size=SHAPE)
+    mask = rng.random(SHAPE) < 0.6
+    spoilt = np.where(mask, truth, np.nan)
+    for samples in (
+        np.stack([truth] * 3),
+        np.stack([truth] * 3).astype(np.float32),
+        truth + np.array([-1, 0, 1.0])[:, None, None, None],
+    ):
+        assert spread_skill(samples, truth) is None and spread_skill(samples, spoilt, mask) is None
+    assert ensemble_scores(np.zeros((3, *SHAPE)), np.zeros(SHAPE))["spread_skill"] is None
+    assert ensemble_scores(np.stack([truth] * 3), truth)["crps"] == 0.0
+
+
 def test_the_mask_leaves_out_what_is_unknown(rng):
     samples, truth = rng.normal(size=(4, *SHAPE)), rng.normal(size=SHAPE)
     mask = rng.random(SHAPE) < 0.6

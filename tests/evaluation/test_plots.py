@@ -165,6 +165,15 @@ def test_calibration_shows_ranks_and_the_share_below_each_quantile(tmp_path):
     np.testing.assert_allclose(cells.get_xdata(), cells.get_ydata())
 
 
+def test_a_level_that_was_given_has_no_ratio_of_spread_and_error(tmp_path):
+    scores = {
+        name: {"rank_histogram": [0.25] * 4, "spread_skill": ratio} for name, ratio in (("bs", None), ("a", 0.7))
+    }
+    figure = plot_calibration(scores)
+    save_figure(figure, tmp_path / "calibration.png", dpi=30)
+    assert [axes.get_title() for axes in figure.axes[:2]] == ["bs\nspread/skill –", "a\nspread/skill 0.70"]
+
+
 def test_similarity_writes_every_coefficient_but_the_undefined(tmp_path):
     pair = {"truth": [[1.0, 0.9], [0.9, 1.0]], "generated": [[1.0, None], [None, 1.0]]}
     figure = plot_similarity({"all": pair, "park": pair}, ["bs", "cell"])

@@ -13,6 +13,7 @@ from support.traffic_files import HEIGHT, finest_traffic, pyramid, write_files, 
 from zoomdiff_diffusers.evaluation.evaluate import evaluate
 from zoomdiff_diffusers.evaluation.inputs import match_truth, read_area_types, read_traffic
 from zoomdiff_diffusers.evaluation.report import findings, score_table, write_report
+from zoomdiff_diffusers.hierarchy import Hierarchy
 
 
 class Tags(HTMLParser):
@@ -106,6 +107,24 @@ def test_a_single_sample_without_types_has_no_calibration(tmp_path):
     assert "cell: 200 m, 4 h" in html and "grid_50m" not in html  # finer levels than the truth's cannot be judged
     assert findings(result, "traffic")[0].startswith("Mean absolute error")
     assert "spread/skill" not in {row["name"] for row in score_table(result, "traffic")}
+
+
+@pytest.mark.parametrize("units", ["mean", "sum"])
+def test_a_refinement_of_the_truth_is_not_judged_at_the_level_that_was_given(units, tmp_path):
+    levels, truth = pyramid(finest_traffic(3, seed=1)), pyramid(finest_traffic(1, seed=2))
+    given, volume = truth["bs"], Hierarchy().volume("bs") if units == "sum" else 1
+    levels = {name: values * Hierarchy().volume(name) if units == "sum" else values for name, values in levels.items()}
+    levels["bs"] = np.repeat(given * np.float32(volume), 3, axis=0)
+    write_traffic(tmp_path / "out.nc", levels, units=units)
+    write_traffic(tmp_path / "truth.nc", truth)
+    measured, generated = match_truth(read_traffic(tmp_path / "truth.nc"), read_traffic(tmp_path / "out.nc"))
+    of_truth = {name: values[0] for name, values in measured.levels.items()}
+    result = evaluate(generated.levels, of_truth, generated.hierarchy, generated.channels)
+    lines = findings(result, "traffic")
+    assert lines[0].startswith("CRPS, as a share of the mean traffic: 0 % at bs, ")
+    spread = [line for line in lines if line.startswith("The spread")]
+    assert spread and not any("bs (" in line for line in spread)
+    assert "Calibration" in write_report(tmp_path, result, generated, measured)[1].read_text(encoding="utf-8")
 
 
 def scores(**changes):

@@ -65,6 +65,24 @@ def test_point_scores_are_those_of_the_plain_functions(windows):
     assert scores["count"] == truth.size
 
 
+@pytest.mark.parametrize("error", [0.0, 6e-8])  # none, and that of single precision
+@pytest.mark.parametrize("members", [2, 3, 7])
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
+def test_what_is_nothing_but_rounding_counts_as_exact(rng, members, error, unit):
+    truth = unit * rng.gamma(0.5, size=SHAPE)
+    given = np.repeat(truth[None] * (1 + error * rng.uniform(-1, 1, size=SHAPE)), members, axis=0)
+    scores = scores_of(given, truth)
+    assert scores["crps"] == scores["rmse_of_mean"] == scores["rmse_of_sample"] == 0.0
+    assert math.copysign(1, scores["crps"]) == 1
+    assert scores["spread_skill"] is scores["psnr_of_mean"] is scores["psnr_of_sample"] is None
+    plain = ensemble_scores(given, truth)
+    assert plain["crps"] == 0.0 and plain["spread_skill"] is None
+    wide = given * (1 + 1e-3 * np.linspace(-1, 1, members)).reshape(-1, *[1] * truth.ndim)  # about the exact mean
+    assert scores_of(wide, truth)["spread_skill"] is ensemble_scores(wide, truth)["spread_skill"] is None
+    assert scores_of(wide, truth)["rmse_of_sample"] > 0
+    assert scores_of(given * (1 + 1e-5), truth)["spread_skill"] == pytest.approx(0.0, abs=1e-9)
+
+
 def test_the_median_of_a_skewed_law_has_the_smaller_absolute_error(rng):
     width, members = 0.8, 64
     samples, truth = (

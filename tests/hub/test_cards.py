@@ -2,11 +2,13 @@
 """Cards and checks of folders, without a Hub."""
 
 import re
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 import yaml
 from matplotlib.image import imread
 from support.hub_client import SUMMARY
@@ -247,6 +249,17 @@ def test_a_simulated_city_has_sites_in_the_snippet_and_the_figure(layers, tmp_pa
     assert imread(tmp_path / "zoom.png").std() > 0.05
 
 
+def test_a_score_that_is_undefined_is_left_out():
+    pipe = tiny_pipeline()
+    summary = deepcopy(SUMMARY)
+    summary["validations"][0]["scores"]["grid_50m"]["spread_skill"] = None
+    pipe.training_summary = summary
+    metadata, text = parts(model_card(pipe, "org/lyon", {}))
+    (result,) = metadata["model-index"][0]["results"]
+    assert "spread_skill" not in [metric["type"] for metric in result["metrics"]] and len(result["metrics"]) == 4
+    assert "| `grid_50m` | 1,235 | 1,235 | 1,235 | 1,235 | – |" in text
+
+
 def test_the_card_of_a_data_set_with_zones(tmp_path):
     datasets = pytest.importorskip("datasets")
     rows = [{"traffic": np.full((24, 4, 6), 2.0).tolist(), "site": np.eye(4, 6, dtype=int).tolist(), "area": 3}] * 2
@@ -256,6 +269,32 @@ def test_the_card_of_a_data_set_with_zones(tmp_path):
     _, text = parts(dataset_card(dataset_facts(tmp_path, arguments), "org/measured", {}))
     assert "| `site` | context layer, zones (numbers of units) | (4, 6) | the site that serves the cell |" in text
     assert "| `area` | number of the place, the same for all its rows | one number | whole number |" in text
+
+
+def test_the_card_of_measured_traffic_without_a_configuration(tmp_path):
+    pytest.importorskip("zarr")
+    from zoomdiff_diffusers.data.operator_data import TableFormat, build_dataset
+
+    hours = [f"2026-03-{2 + hour // 24:02d} {hour % 24:02d}:00" for hour in range(168)]
+    rows = [f"{unit},{hour},{unit}" for hour in hours for unit in (1, 2, 3, 4, 5, 6)]
+    (tmp_path / "squares.csv").write_text("\n".join(["id,time,value", *rows]) + "\n")
+    context = xr.Dataset(
+        {
+            "population": (("y", "x"), np.ones((2, 3), np.float32)),
+            "surface": (("y", "x"), np.eye(2, 3, dtype=np.int8), {"flag_meanings": "grass water"}),
+        },
+        {"y": [25.0, 75.0], "x": [25.0, 75.0, 125.0]},
+    )
+    form = TableFormat(timezone="Europe/Rome")
+    build_dataset(tmp_path / "squares.csv", tmp_path / "measured", form, grid_width=3, context=context)
+    facts = dataset_facts(tmp_path / "measured/areas")
+    assert [layer["name"] for layer in facts["layers"]] == ["population", "surface"]
+    _, text = parts(dataset_card(facts, "org/measured", {}))
+    assert "| `start` | first time step, local time | one text | date and time |" in text
+    assert (
+        "| `surface_names` | names of the classes or channels of `surface`, in their order | one text each |" in text
+    )
+    assert "`population_names`" not in text
 
 
 # -------------------------------------------------------------------------------------------------- checks of folders

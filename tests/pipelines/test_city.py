@@ -225,6 +225,7 @@ def test_the_store_says_where_when_and_what(pipe, whole):
     assert stations["x"].values[0] == 1000 + 50 * 3.5 and tree.attrs["seed"] == 7
     assert tree.attrs["levels"] == pipe.hierarchy.names
     assert list(grid["channel"].values) == ["traffic", "users"] and "states" not in tree.children
+    assert list(grid["unit"].values) == ["MB", "1"]
     assert sorted(path.name for path in whole.parent.iterdir()) == [whole.name]
 
 

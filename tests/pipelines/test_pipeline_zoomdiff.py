@@ -16,11 +16,13 @@ from support.tiny import (
     HOURS,
     LAYERS,
     WIDTH,
+    context_with_zones,
     random_context,
     seeded,
     tiny_pipeline,
     tiny_regressor,
     tiny_unet,
+    zoned_pipeline,
 )
 
 from zoomdiff_diffusers import (
@@ -32,6 +34,7 @@ from zoomdiff_diffusers import (
     ZoomDiffPipeline,
     ZoomDiffUNet,
 )
+from zoomdiff_diffusers.data.stores import channel_units
 from zoomdiff_diffusers.pipelines.zoomdiff.inputs import expand_generators, parse_start
 
 
@@ -382,6 +385,11 @@ def test_coordinates_of_the_context_reach_the_output(pipe):
     assert tree["bs"]["traffic"].attrs["units"] == "MB"
 
 
+def test_every_channel_has_its_unit_in_the_output():
+    tree = PIPELINES["two_channels"](random_context(), output_type="xarray", **FEW).levels
+    assert all(channel_units(level["traffic"]) == ["MB", "1"] for level in tree.children.values())
+
+
 def test_coordinates_of_levels_that_all_are_coarser_than_the_context():
     pipe = tiny_pipeline(hierarchy=Hierarchy([Level("block", 8, 24), Level("square", 2, 1)]))
     x = 1000 + 50.0 * np.arange(WIDTH)
@@ -467,6 +475,53 @@ def test_a_denoiser_that_does_not_see_the_context_has_no_guidance():
             pipe.refine(plain["bs"], "bs", random_context(), guidance_scale=scale, **FEW)
 
 
+# ------------------------------------------------------------------------------------------------------------- batches
+
+
+def unbatched(pipe) -> ZoomDiffPipeline:
+    """The same with a denoiser that always answers 0: how its calls are batched does not even change rounding."""
+    unet = ZoomDiffUNet.from_config(pipe.unet.config)
+    scheduler = DRDMScheduler.from_config(pipe.scheduler.config, prediction_type="sample")
+    pipe = ZoomDiffPipeline(**pipe.components | {"unet": unet, "scheduler": scheduler})
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+@pytest.mark.parametrize("zones", [False, True])
+@pytest.mark.parametrize("regression", [False, True])
+def test_a_batch_bounds_what_is_worked_on_at_once_and_changes_no_bit(regression, zones, gaps, monkeypatch):
+    pipe = unbatched(zoned_pipeline(regression) if zones else tiny_pipeline(regression=regression))
+    context = context_with_zones() if zones else random_context()
+    level = pipe.hierarchy.names[2]
+    size = pipe.hierarchy.shapes(HOURS, *context["population"].shape)[2]
+    given = np.random.default_rng(0).gamma(1.0, 5.0, (5, 1, *size)).astype(np.float32)
+    if gaps:
+        given[..., size[-1] // 2 :] = np.nan
+    options = {"generator": [seeded(seed) for seed in range(5)], **FEW}
+    whole = pipe.refine(given, level, context, batch_size=5, **options).levels
+    found = {}
+
+    def watch(owner, name):
+        original = getattr(owner, name)
+
+        def watched(self, *arguments, **named):
+            sizes = [len(values) for values in (*arguments, *named.values()) if isinstance(values, torch.Tensor)]
+            found[name] = max([found.get(name, 0), *sizes])
+            return original(self, *arguments, **named)
+
+        monkeypatch.setattr(owner, name, watched)
+
+    watch(Hierarchy, "reconcile")
+    watch(TrafficProcessor, "decode")
+    watch(TrafficProcessor, "encode_prior")
+    parts = pipe.refine(given, level, context, batch_size=2, **options).levels
+    assert found == {"reconcile": 2, "decode": 2, "encode_prior": 2}
+    for name, values in whole.items():
+        np.testing.assert_array_equal(parts[name], values)
+        assert not np.array_equal(values[0], values[4])
+
+
 # ---------------------------------------------------------------------------------------------------------- components
 
 
@@ -527,6 +582,31 @@ def test_the_start_comes_from_the_hours_of_the_context(pipe):
         pipe([located(), located("2026-03-05")])
     with pytest.raises(ValueError, match="has 48 time steps, and 24 are to be generated"):
         pipe(located(), num_hours=24)
+
+
+def test_hours_of_the_context_must_be_those_of_the_model(pipe, tmp_path):
+    whole = located(hours=96)
+    quarters = located().assign_coords(hour=pandas.date_range("2026-03-04", periods=HOURS, freq="15min"))
+    days = whole.isel(hour=[*range(24), *range(48, 72)])  # without the second one
+    for context, before, after in (
+        (quarters, "2026-03-04T00:00:00", "2026-03-04T00:15:00"),
+        (days, "2026-03-04T23:00:00", "2026-03-06T00:00:00"),
+        (located().isel(hour=slice(None, None, -1)), "2026-03-05T23:00:00", "2026-03-05T22:00:00"),
+    ):
+        message = f"context 1 must be 1 h apart.* but {before} is followed by {after}"
+        with pytest.raises(ValueError, match=message):
+            pipe([located(), context], **FEW)
+        given = np.ones((2, 1, 2, 1, 2))
+        with pytest.raises(ValueError, match=message):
+            pipe.refine(given, "bs", [located(), context], **FEW)
+        with pytest.raises(ValueError, match=message.replace("context 1", "context 0")):
+            pipe.generate_city(context.assign_coords(y=50.0 * np.arange(HEIGHT)), tmp_path / "city.zarr")
+    rounded = located()["hour"].values + np.random.default_rng(0).integers(-50, 50, HOURS).astype("timedelta64[us]")
+    rounded[0] = np.datetime64("2026-03-04")
+    assert pipe(located().assign_coords(hour=rounded), **FEW).start == np.datetime64("2026-03-04")
+    halves = tiny_pipeline(hierarchy=Hierarchy([Level("block", 2, 1), Level("cell", 1, 1)], time_step=0.5))
+    with pytest.raises(ValueError, match="must be 0.5 h apart"):
+        halves(located(), num_inference_steps=4)
 
 
 def test_coordinates_that_contexts_do_not_share_are_left_out(pipe):

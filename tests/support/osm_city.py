@@ -46,7 +46,10 @@ class OsmCity:
 
     def multipolygon(self, outer, inner, **tags):
         members = [("w", self.area(*outer), "outer"), ("w", self.area(*inner), "inner")]
-        tags = {"type": "multipolygon", **tags}
+        self.relation(members, type="multipolygon", **tags)
+
+    def relation(self, members, **tags):
+        """A relation of members, such as `("w", 1, "outer")`; those that are not in the file are missing."""
         self.relations.append(osmium.osm.mutable.Relation(id=len(self.relations) + 1, members=members, tags=tags))
 
     def write(self, path, box=(0, 0, 50 * WIDTH, 50 * HEIGHT), timestamp=None):

@@ -139,7 +139,7 @@ def test_every_schedule_and_prior_gives_a_loss_with_gradients(adding, denoising,
 
 def test_data_std_is_that_of_the_residuals():
     loss, batch = make_loss(), make_batch(8)
-    measured = loss.measure_data_std(batch)
+    measured = loss.measure_data_std([batch])
     traffic = batch["traffic"].double().numpy()
     levels = []
     for space, time in zip((8, 4, 2, 1), (24, 4, 2, 1)):
@@ -152,9 +152,22 @@ def test_data_std_is_that_of_the_residuals():
         expected.append((fine - coarse).std())
     assert measured == pytest.approx(expected, rel=1e-2)
     loss.scheduler = DRDMScheduler(data_std=measured)
-    assert loss.measure_data_std(batch) == pytest.approx(measured, rel=1e-5)
+    assert loss.measure_data_std([batch]) == pytest.approx(measured, rel=1e-5)
     loss.scheduler = DRDMScheduler(prior_type="none")
-    assert loss.measure_data_std(batch) == pytest.approx([level.std() for level in levels], rel=1e-2)
+    assert loss.measure_data_std([batch]) == pytest.approx([level.std() for level in levels], rel=1e-2)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("regression", [False, True])
+def test_data_std_does_not_depend_on_how_windows_are_shared_out(masked, regression):
+    options = {"random_effects": 0.3, "layer_dropout": 0.3, "context_noise": 0.2}
+    if regression:
+        options |= {"scheduler": DRDMScheduler(coarsest_prior=True), "regressor": tiny_regressor(LAYERS)}
+    loss, batch = make_loss(**options), make_batch(8, masked)
+    whole = loss.measure_data_std([batch])
+    shares = ([0, 1, 2], [3], [4, 5, 6, 7])
+    assert loss.measure_data_std(part_of(batch, rows) for rows in shares) == pytest.approx(whole, rel=1e-6)
+    assert loss.measure_data_std([part_of(batch, [0, 1, 2])]) != pytest.approx(whole, rel=1e-3)
 
 
 def test_the_guiding_level_is_noised_as_stated():

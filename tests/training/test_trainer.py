@@ -17,7 +17,7 @@ from zoomdiff_diffusers import Hierarchy, ZoomDiffPipeline
 from zoomdiff_diffusers.data.datasets import load_areas, stack_windows
 from zoomdiff_diffusers.data.simulated_city import SimulatedCity
 from zoomdiff_diffusers.training.arguments import parse_arguments
-from zoomdiff_diffusers.training.loss import seeded_generator
+from zoomdiff_diffusers.training.loss import DRDMLoss, seeded_generator
 from zoomdiff_diffusers.training.trainer import Trainer
 from zoomdiff_diffusers.training.validation import VALIDATION_STREAM, sample_levels, score_levels
 
@@ -285,6 +285,51 @@ def test_networks_know_how_long_a_time_step_is(time_step, week_in_tokens, tmp_pa
         ZoomDiffPipeline(**pipe.components | {"hierarchy": Hierarchy(pipe.hierarchy.levels)})
 
 
+def test_a_run_without_regressor_is_resumed_with_the_scales_that_it_was_begun_with(tmp_path):
+    words = ["--output_dir", tmp_path, "--regression_steps", 0, "--validation_areas", 0]
+    trainer(*words, "--max_train_steps", 3).train()
+    path = tmp_path / "checkpoint-3" / "state.json"
+    state = json.loads(path.read_text())
+    measured = state["statistics"]["data_std"]
+    state["statistics"]["data_std"] = [float(np.nextafter(std, 2 * std)) for std in measured]  # of another device
+    path.write_text(json.dumps(state))
+    resumed = trainer(*words, "--resume_from_checkpoint", "latest")
+    assert list(resumed.loss.scheduler.data_std) == state["statistics"]["data_std"] != measured
+    assert resumed.train()["statistics"]["data_std"] == state["statistics"]["data_std"]
+
+
+def test_scales_are_measured_on_no_more_windows_at_once_than_a_step_has(tmp_path, monkeypatch):
+    encoded, sizes = DRDMLoss._encoded, []
+
+    def watched(self, batch, *arguments):
+        sizes.append(len(batch["traffic"]))
+        return encoded(self, batch, *arguments)
+
+    monkeypatch.setattr(DRDMLoss, "_encoded", watched)
+    words = ["--regression_steps", 0, "--validation_areas", 0, "--batch_size", 100, "--stage_items", 4]
+    run = trainer("--output_dir", tmp_path, *words)
+    assert sizes == [100, 100, 56]
+    whole = run.loss.measure_data_std([stack_windows(run.windows.draw(number) for number in range(256))])
+    assert run.loss.scheduler.data_std == pytest.approx(whole, rel=1e-6)
+
+
+def test_the_precision_is_that_of_accelerate_unless_it_is_given(tmp_path, monkeypatch):
+    words = ["--output_dir", tmp_path / "run", "--validation_areas", 0]
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")  # as `accelerate launch` sets it
+    result = launch(*words, "--max_train_steps", 3)
+    assert result.returncode == 0, result.stderr
+    summary = json.loads((tmp_path / "run" / "training_summary.json").read_text())
+    assert summary["config"]["training"]["mixed_precision"] == "bf16"
+    result = launch(*words, "--resume_from_checkpoint", "latest", "--mixed_precision", "no")
+    assert "training.mixed_precision: 'bf16' -> 'no'" in result.stderr and "Traceback" not in result.stderr
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    result = launch("--output_dir", tmp_path / "none", "--validation_areas", 0)
+    assert "`mixed_precision` must be one of ('no', 'bf16'), but Accelerate is configured for 'fp16'" in result.stderr
+    assert result.returncode != 0 and "Traceback" not in result.stderr and not (tmp_path / "none").exists()
+    result = launch(*words, "--resume_from_checkpoint", "latest", "--mixed_precision", "bf16")
+    assert result.returncode == 0, result.stderr
+
+
 def test_a_run_is_not_resumed_with_another_context(tmp_path):
     random = np.random.default_rng(0)
     data = {"traffic": random.gamma(2.0, size=(96, 8, 8)), "height": random.random((8, 8))}
@@ -313,6 +358,16 @@ def test_what_comes_from_a_pretrained_pipeline_is_not_given_again(finished, tmp_
         with pytest.raises(ValueError, match=f"`{option}` comes from .* leave it out"):
             trainer(*start, f"--{option}", value)
     assert trainer(*start, "--traffic_unit", "MB").step == 0  # the same
+
+
+def test_the_largest_deviation_comes_from_a_pretrained_pipeline(tmp_path):
+    words = ["--validation_areas", 0, "--max_train_steps", 1, "--output_dir"]
+    trainer(*words, tmp_path / "run", "--largest_deviation", 4).train()
+    start = [*words, tmp_path / "further", "--pretrained_pipeline", tmp_path / "run", "--unet", "{}"]
+    with pytest.raises(ValueError, match="`largest_deviation` comes from .* leave it out"):
+        trainer(*start, "--largest_deviation", 5)
+    for same in ([], ["--largest_deviation", 4]):
+        assert trainer(*start, *same).context_processor.config.largest_deviation == 4
 
 
 def test_a_pretrained_pipeline_needs_its_number_of_channels(tmp_path):

@@ -196,7 +196,7 @@ def run_pipeline(call, output: Path, model: str, seed: int, steps: int | None, u
 
     import torch
 
-    from ..data.stores import write_netcdf
+    from ..data.stores import channel_units, write_netcdf
 
     started = time.perf_counter()
     generator = torch.Generator().manual_seed(seed)
@@ -219,7 +219,7 @@ def run_pipeline(call, output: Path, model: str, seed: int, steps: int | None, u
         name: {
             "shape": list(node["traffic"].shape),
             "mean": float(node["traffic"].mean()),
-            "unit": node["traffic"].units,
+            "unit": ", ".join(dict.fromkeys(channel_units(node["traffic"]))),
         }
         for name, node in tree.children.items()
     }

@@ -120,10 +120,7 @@ def _compare(arguments, options: dict, output: Path, provenance: dict):
         tree.attrs |= provenance
         write_netcdf(tree, output)
         return tree
-    compare_cities(*arguments, output, **options)
-    import zarr
-
-    zarr.open_group(output, mode="r+").attrs.update(provenance)
+    compare_cities(*arguments, output, **options, attrs=provenance)
     return xarray.open_datatree(output, engine="zarr", consolidated=False)
 
 
@@ -143,7 +140,9 @@ def _print(result: dict) -> None:
         for layer, totals in feature["totals"].items():
             typer.echo(f"  {WORDS[layer]:<22}{_change(totals)}")
     for name in result["plan"]["dropped"]:
-        typer.echo(f"- {name} is left out, with and without the plan: nobody has counted the people of a plan")
+        people = name == "population_over_time"
+        why = "nobody has counted the people of a plan" if people else "how to make it of the plan is not known"
+        typer.echo(f"- {name} is left out, with and without the plan: {why}")
     typer.echo(
         f"\n{'':<16}{'before':>14}{'after':>14}{'difference':>14}{'spread':>12}"
         f"   {result['unit']} in the whole period, at every level"

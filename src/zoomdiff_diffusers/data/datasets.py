@@ -9,11 +9,16 @@ Documented layout of an `.npz` or NetCDF file:
   layers are (N,) or (N, n) then. Values are non-negative, the mean or the sum per cell and time step;
 - each context layer is an array of its name: (H, W), (n, H, W), and (T, H, W), (n, T, H, W) for layers that vary over
   time; with a leading N where the traffic has one;
-- optionally `valid`, true where the traffic was measured: (T,), (T, H, W), (N, T) or (N, T, H, W).
+- optionally `valid`, true where the traffic was measured: (T,), (T, H, W), (N, T) or (N, T, H, W). A missing value is
+  not measured.
+
+Names in a NetCDF file count, as for `ContextProcessor`: dimensions called `y`, `x` and `hour` or `time` may come in
+any order, as may channels that a coordinate of texts names; codes are those of `flag_values` and `flag_meanings`.
 
 A `datasets` folder or Hub dataset (Parquet) has one row per area with columns of the same names, nested lists of the
 single-area shapes (traffic may be (C, T, H, W)), and optionally the integer columns `start_hour` and `area`. Rows with
-the same `area` are the same place at several times: folds never part them. Without the column every row is a place.
+the same `area` are the same place at several times: folds never part them. Without the column every row is a place. A
+column `<layer>_names`, a list of texts, names the classes that the codes of a layer count, or its channels.
 """
 
 from collections.abc import Callable, Iterable
@@ -25,10 +30,12 @@ import torch
 import xarray
 
 from ..processors import ContextProcessor, ContextTensors
+from ..processors.context_processor import ordered, positional
 from .simulated_context import SITES, simulate_zones
 
 
 ZONES = "zones_"  # begins the names of a window's layers of zones
+NAMES = "_names"  # ends the names of the columns that name the classes or channels of a layer
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,8 @@ def make_area(
         name (`str`): For messages.
         traffic (`np.ndarray`): (T, H, W) or (C, T, H, W).
         context (`dict[str, np.ndarray]`): Raw layers; the last two axes are H, W.
-        valid (`np.ndarray`, *optional*): (T,) or (T, H, W); values outside are ignored, whatever they are.
+        valid (`np.ndarray`, *optional*): (T,) or (T, H, W), not zero where the traffic was measured, 0 or NaN where it
+            was not; there values are ignored, whatever they are.
         start_hour (`int`, defaults to 0): Hour of the week of the first time step.
         place (`int`, *optional*): Number of the place.
 
@@ -89,7 +97,7 @@ def make_area(
     if traffic.ndim != 4:
         raise ValueError(f"{name}: traffic must be (T, H, W) or (C, T, H, W), found shape {traffic.shape}.")
     if valid is not None:
-        valid = np.asarray(valid, dtype=bool)
+        valid = np.nan_to_num(valid).astype(bool)
         valid = valid[:, None, None] if valid.ndim == 1 else valid
         if valid.ndim != 3 or valid.shape[0] != traffic.shape[1] or valid.shape[1:] not in ((1, 1), traffic.shape[2:]):
             raise ValueError(f"{name}: `valid` of shape {valid.shape} does not fit traffic of shape {traffic.shape}.")
@@ -137,24 +145,44 @@ def simulated_areas(
 
 
 def array_file_areas(
-    path: str | Path, traffic_variables: list[str], layers: list[str], valid_variable: str, start_hour: int
+    path: str | Path,
+    traffic_variables: list[str],
+    layers: list[str],
+    valid_variable: str,
+    start_hour: int,
+    schema: Iterable[dict] = (),
 ) -> list[TrafficArea]:
     """
     Areas of an `.npz` or NetCDF file in the layout that the module documents.
 
+    Args:
+        path (`str` or `Path`): The file.
+        traffic_variables (`list[str]`): Its variables of traffic, which become the channels.
+        layers (`list[str]`): Its context layers to read.
+        valid_variable (`str`): Name of what is called `valid` above, if it is there.
+        start_hour (`int`): Hour of the week of the first time step.
+        schema (`list[dict]`, *optional*): As of `ContextProcessor`. Named channels and codes of these layers are
+            brought to its order.
+
     Raises:
-        ValueError: a missing file, variable or layer, or shapes that do not fit.
+        ValueError: a missing file, variable or layer, shapes that do not fit, or names that the schema does not know.
     """
     arrays = _read_arrays(Path(path), [*traffic_variables, *layers], valid_variable)
     traffic = [arrays[name] for name in traffic_variables]
     if len({values.shape for values in traffic}) > 1:
         raise ValueError(f"'{path}': traffic variables differ in shape: {[values.shape for values in traffic]}.")
+    kinds = {layer["name"]: layer for layer in schema}
+    if traffic[0].ndim == 3:
+        context = {name: _without_names(arrays[name], kinds.get(name)) for name in layers}
+        values = np.stack([values.to_numpy() for values in traffic])
+        valid = arrays[valid_variable].to_numpy() if valid_variable in arrays else None
+        return [make_area(str(path), values, context, valid, start_hour)]
+    first = traffic[0].dims[0]  # of the areas
+    arrays = {name: values.transpose(first, ..., missing_dims="ignore") for name, values in arrays.items()}
+    traffic = [arrays[name].to_numpy() for name in traffic_variables]
     if traffic[0].ndim == 2:  # every base station is an area of one cell
         traffic = [values[..., None, None] for values in traffic]
-        arrays |= {name: arrays[name][..., None, None] for name in layers}
-    if traffic[0].ndim == 3:
-        context = {name: arrays[name] for name in layers}
-        return [make_area(str(path), np.stack(traffic), context, arrays.get(valid_variable), start_hour)]
+        arrays |= {name: _as_cells(arrays[name]) for name in layers}
     if traffic[0].ndim == 5 and len(traffic) == 1:
         stacked = traffic[0]
     elif traffic[0].ndim == 4:
@@ -169,14 +197,14 @@ def array_file_areas(
             raise ValueError(
                 f"'{path}': layer `{name}` must start with the {count} areas, found {arrays[name].shape}."
             )
-    valid = arrays.get(valid_variable)
+    valid = arrays[valid_variable].to_numpy() if valid_variable in arrays else None
     if valid is not None and valid.shape == stacked.shape[2:3]:
         valid = np.broadcast_to(valid, (count, *valid.shape))
     return [
         make_area(
             f"{path}, area {index}",
             stacked[index],
-            {name: arrays[name][index] for name in layers},
+            {name: _without_names(arrays[name][index], kinds.get(name)) for name in layers},
             None if valid is None else valid[index],
             start_hour,
         )
@@ -184,33 +212,74 @@ def array_file_areas(
     ]
 
 
-def _read_arrays(path: Path, required: list[str], valid_variable: str) -> dict[str, np.ndarray]:
+def _read_arrays(path: Path, required: list[str], valid_variable: str) -> dict[str, xarray.DataArray]:
     if not path.is_file():
         raise ValueError(f"`dataset`: there is no file '{path}'.")
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files if name in [*required, valid_variable]}
             available = archive.files
+            arrays = {
+                name: xarray.DataArray(archive[name]) for name in available if name in [*required, valid_variable]
+            }
     else:
         with xarray.open_dataset(path) as source:
             available = [str(name) for name in source.data_vars]
-            arrays = {name: source[name].to_numpy() for name in available if name in [*required, valid_variable]}
+            arrays = {
+                name: _in_layout(source[name]).load() for name in available if name in [*required, valid_variable]
+            }
     missing = [name for name in required if name not in arrays]
     if missing:
         raise ValueError(f"'{path}' has no variable {missing}; it has {sorted(available)}.")
     return arrays
 
 
+def _in_layout(values: xarray.DataArray) -> xarray.DataArray:
+    """With the time, y and x last if they are called so; of base stations, which have no grid, with the time last."""
+    if {"y", "x"} <= set(values.dims):
+        return ordered(values)
+    time = "hour" if "hour" in values.dims else "time"
+    return values.transpose(..., time, missing_dims="ignore") if values.ndim == 2 else values
+
+
+def _without_names(values: xarray.DataArray, layer: dict | None) -> np.ndarray:
+    """A layer of one area in the order of its entry in the schema, if it has one."""
+    if layer is None or layer["kind"] == "zones":
+        return values.to_numpy()
+    if not {"y", "x"} & set(values.dims):
+        values = _without_positions(values).rename(dict(zip(values.dims[-2:], ("y", "x"))))
+    return positional(layer, values)
+
+
+def _as_cells(values: xarray.DataArray) -> xarray.DataArray:
+    """A layer of base stations (N, ...) on a cell for each, (N, ..., 1, 1)."""
+    return _without_positions(values).expand_dims(["y", "x"], [-2, -1])
+
+
+def _without_positions(values: xarray.DataArray) -> xarray.DataArray:
+    """Without coordinates that are called like the dimensions of a grid, but are not: where base stations stand."""
+    return values.drop_vars(["y", "x"], errors="ignore")
+
+
 def parquet_areas(
-    path: str, traffic_variables: list[str], layers: list[str], valid_variable: str, start_hour: int
+    path: str,
+    traffic_variables: list[str],
+    layers: list[str],
+    valid_variable: str,
+    start_hour: int,
+    schema: Iterable[dict] = (),
 ) -> list[TrafficArea]:
-    """Areas of a `datasets` folder or Hub dataset (Parquet), one row per area; columns as the module documents."""
+    """
+    Areas of a `datasets` folder or Hub dataset (Parquet), one row per area; columns as the module documents.
+
+    Arguments are those of [`array_file_areas`], as are the errors.
+    """
     import datasets
 
     table = datasets.load_dataset(path, split="train").with_format("numpy")
     missing = [name for name in [*traffic_variables, *layers] if name not in table.column_names]
     if missing:
         raise ValueError(f"'{path}' has no column {missing}; it has {sorted(table.column_names)}.")
+    kinds = {layer["name"]: layer for layer in schema}
     areas = []
     for index, row in enumerate(table):
         traffic = [_nested(row[name]) for name in traffic_variables]
@@ -218,13 +287,30 @@ def parquet_areas(
             make_area(
                 f"{path}, row {index}",
                 traffic[0] if len(traffic) == 1 else np.stack(traffic),
-                {name: _nested(row[name]) for name in layers},
+                {name: _layer_of(row, name, kinds.get(name), f"{path}, row {index}") for name in layers},
                 _nested(row[valid_variable]) if row.get(valid_variable) is not None else None,
                 int(row.get("start_hour", start_hour)),
                 _place_of(row, f"{path}, row {index}"),
             )
         )
     return areas
+
+
+def _layer_of(row: dict, name: str, layer: dict | None, where: str) -> np.ndarray:
+    """A layer of a row, in the order of its entry in the schema if it has one and the row names its parts."""
+    values, names = _nested(row[name]), row.get(name + NAMES)
+    if names is None or layer is None or layer["kind"] == "zones":
+        return values
+    if values.ndim == 2:
+        meanings = " ".join(text.replace(" ", "_") for text in names)
+        return positional(layer, xarray.DataArray(values, dims=("y", "x"), attrs={"flag_meanings": meanings}))
+    if len(values) != len(names):
+        raise ValueError(
+            f"{where}: the column `{name}{NAMES}` must name the {len(values)} channels of `{name}`, found"
+            f" {list(names)}."
+        )
+    dims = ("channel", "hour", "y", "x") if values.ndim == 4 else ("channel", "y", "x")
+    return positional(layer, xarray.DataArray(values, dims=dims, coords={"channel": list(names)}))
 
 
 def _place_of(row: dict, name: str) -> int | None:
@@ -236,8 +322,8 @@ def _place_of(row: dict, name: str) -> int | None:
 
 
 def _nested(values) -> np.ndarray:
-    """A numeric array from what `datasets` returns for nested lists (arrays of arrays of objects)."""
-    array = np.asarray(values)
+    """A numeric array from what `datasets` returns for nested lists (arrays of arrays of objects); NaN for null."""
+    array = np.asarray(np.nan if values is None else values)
     return np.stack([_nested(part) for part in array]) if array.dtype == object else array
 
 
@@ -479,7 +565,8 @@ def load_areas(data, layer_names: list[str], split: str) -> list[TrafficArea]:
         return simulated_areas(count, *sizes, first_seed, data.cultures, data.city_hours, SITES in layer_names)
     is_file = Path(data.dataset).suffix in (".npz", ".nc", ".nc4")
     read: Callable[..., list[TrafficArea]] = array_file_areas if is_file else parquet_areas
-    areas = read(data.dataset, data.traffic_variables, layer_names, data.valid_variable, data.start_hour)
+    variables = (data.traffic_variables, layer_names, data.valid_variable)
+    areas = read(data.dataset, *variables, data.start_hour, data.layers or [])
     if data.smooth_layers:
         areas = [
             replace(area, context=smooth_context(area.context, data.layers, data.smooth_layers)) for area in areas

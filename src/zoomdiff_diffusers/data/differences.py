@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from .stores import replace_file
+from .stores import channel_units, replace_file
 
 
 # Of traffic per unit and time step; and of the same over the whole period, one map per level.
@@ -110,6 +110,7 @@ def compare_cities(
     num_inference_steps: int | list[int] | None = None,
     units: str = "mean",
     window: tuple[int, int, int] | None = None,
+    attrs: dict | None = None,
 ) -> Path:
     """
     As [`compare_contexts`] for an area of any size, into a Zarr store.
@@ -121,6 +122,7 @@ def compare_cities(
     Args:
         output (`str` or `os.PathLike`): Folder to make, ending in `.zarr`.
         window: As in [`~ZoomDiffPipeline.generate_city`]. The other arguments are those of [`compare_contexts`].
+        attrs (`dict`, *optional*): Further attributes of the root: provenance such as the plan.
 
     Returns:
         `Path`: the store, with the groups and variables of [`compare_contexts`].
@@ -148,13 +150,17 @@ def compare_cities(
             pipe.generate_city(
                 context, stores[-1], start, num_hours, num_inference_steps, num_samples, seed, units, window
             )
-    compare_stores(*stores, output, _edited(after))
+    compare_stores(*stores, output, _edited(after), attrs)
     shutil.rmtree(runs)
     return output
 
 
 def compare_stores(
-    before: str | os.PathLike, after: str | os.PathLike, output: str | os.PathLike, edited: np.ndarray | None = None
+    before: str | os.PathLike,
+    after: str | os.PathLike,
+    output: str | os.PathLike,
+    edited: np.ndarray | None = None,
+    attrs: dict | None = None,
 ) -> Path:
     """
     Differences of two stores of [`ZoomDiffPipeline.generate_city`] with one seed, chunk by chunk.
@@ -163,6 +169,7 @@ def compare_stores(
         before (`str` or `os.PathLike`), after (`str` or `os.PathLike`): The stores without and with a plan.
         output (`str` or `os.PathLike`): Zarr store to make, with the groups and variables of [`compare_contexts`].
         edited (`np.ndarray`, *optional*): (H, W), the share of each finest cell whose totals are wanted too.
+        attrs (`dict`, *optional*): Further attributes of the root, over those of the stores.
 
     Raises:
         ValueError: If the stores have other levels, units or seeds than each other, or `output` exists.
@@ -177,7 +184,7 @@ def compare_stores(
     with xr.open_datatree(before, engine="zarr", consolidated=False) as tree:
         _check_stores(*sources, before, after)
         levels = {name: tree[name].to_dataset() for name in tree.attrs["levels"]}
-        attrs = {**tree.attrs, **_attributes(tree.attrs["seed"], list(levels))}
+        attrs = {**tree.attrs, **_attributes(tree.attrs["seed"], list(levels)), **(attrs or {})}
         coordinates = {f"/{name}": level.drop_vars(["traffic", "sample"]) for name, level in levels.items()}
         empty = xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), **coordinates})
         empty.to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
@@ -246,7 +253,7 @@ def summarise_difference(tree: xr.DataTree) -> dict:
         over the whole period and its place.
     """
     names = [str(name) for name in tree.attrs["levels"]]
-    result = {"unit": str(tree[names[-1]]["difference"].attrs["units"]), "totals": {}, "levels": {}}
+    result = {"unit": channel_units(tree[names[-1]]["difference"])[0], "totals": {}, "levels": {}}
     for where in ("total", "edited"):
         before, after = (tree[f"{where}_{when}"].values[:, 0] for when in ("before", "after"))
         spread = float((after - before).std(ddof=1)) if len(before) > 1 else None

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from .simulated_context import AOI_CLASSES, POI_CATEGORIES, SURFACE_CLASSES
+from .stores import check_metres
 
 
 # What a plan of a kind usually brings, per hectare of its ground with inner roads and yards. Our own rough figures
@@ -61,6 +62,9 @@ OF_POINTS = ("name", "poi")
 ROW_NUMBERS = ("id", "fid", "ogc_fid")  # which GIS programs add, and say nothing
 # Nobody has counted the people of a plan hour by hour.
 COUNTED_PEOPLE = "population_over_time"
+SMOOTHED = "_smooth_"  # between the layer and the width in the names of `smooth_context`
+SAME_VALUES = {"rtol": 1e-4, "atol": 1e-5, "equal_nan": True}  # in single precision, of values around 1
+METRES = ("m", "metre", "metres", "meter", "meters")
 LARGEST_SHARE_OUTSIDE = 1e-3  # of a polygon: edges that follow those of the area are never exact
 FILLED = 1e-9  # of a cell: rounding
 # Cells in the order of these multiples, modulo 1, are an even pattern: every stretch of them is all over the polygon
@@ -127,7 +131,8 @@ def edit_context(context: xr.Dataset, edits: str | os.PathLike | dict) -> tuple[
     cells that it covers by at least half. Building volume and residents are shared out over its cells by covered area,
     and what a partly covered cell had outside of the polygon stays, so totals are exact. Points of interest are whole:
     those of its categories go from the cells that it covers by at least half, and the new ones are placed evenly. A
-    point adds to the points of interest of its cell. Features are applied in their order.
+    point adds to the points of interest of its cell. Features are applied in their order. Smoothed copies of layers
+    that change, such as `population_smooth_2` of [`smooth_context`], are made again.
 
     Args:
         context (`xarray.Dataset`): Of `zoomdiff context`, or with the same layers (any of `surface`, `aoi`, `poi`,
@@ -145,12 +150,13 @@ def edit_context(context: xr.Dataset, edits: str | os.PathLike | dict) -> tuple[
 
     Returns:
         `tuple[xr.Dataset, dict]`: The plan, with the coordinate `edited`, the share of each cell that changes; and
-        what was changed, JSON-safe: `features`, `totals` of the area before and after, and `dropped`. That is
-        `population_over_time` where the context had it: people present follow from everything that changes, and an
-        old count would speak against the plan. Leave it out on both sides of a comparison.
+        what was changed, JSON-safe: `features`, `totals` of the area before and after, and `dropped`, the layers that
+        the plan lacks, since they would speak against it. These are `population_over_time`, as people present follow
+        from everything that changes, and smoothed copies that [`smooth_context`] does not make of the layer in the
+        context, so that they cannot be made again. Leave them out on both sides of a comparison.
 
     Raises:
-        ValueError: For a feature that cannot be applied; the message names it.
+        ValueError: For a context that is not in metres, or a feature that cannot be applied; the message names it.
     """
     cells = _cells(context)
     found = _read_edits(edits, cells, context)
@@ -183,9 +189,49 @@ def edit_context(context: xr.Dataset, edits: str | os.PathLike | dict) -> tuple[
         plan[name] = plan[name].astype(np.float32)
     plan = plan.assign_coords(edited=(("y", "x"), edited, {"long_name": "share of the cell that the plan changes"}))
     if found and COUNTED_PEOPLE in plan:
-        plan = plan.drop_vars(COUNTED_PEOPLE)
         report["dropped"].append(COUNTED_PEOPLE)
-    return plan, report
+    for name in map(str, context.data_vars):
+        layer, _, width = name.rpartition(SMOOTHED)
+        if layer in touched:
+            again = _smooth_again(name, layer, width, context, plan)
+            if again is None:
+                report["dropped"].append(name)
+            else:
+                plan[name] = again
+    return plan.drop_vars(report["dropped"]), report
+
+
+def _smooth_again(name: str, layer: str, width: str, context: xr.Dataset, plan: xr.Dataset) -> xr.DataArray | None:
+    """
+    The smoothed copy of a layer of the plan, made in the way that gives that of the context from its layer.
+
+    `None` if no way does, or several do and disagree about the plan.
+    """
+    from .datasets import smooth_context
+
+    copy = context[name].compute().drop_encoding()
+    try:
+        sigma = float(width)
+        copy = copy.transpose(..., "y", "x")
+    except ValueError:
+        return None
+    if layer in CLASSES:
+        ways = [{"kind": "categorical", "classes": _labels(context[layer], layer)}]
+    else:
+        ways = [{"kind": "continuous", "log": log} for log in (False, True)]
+    found = []
+    for way in ways:
+        before, after = (
+            smooth_context({layer: values.transpose(..., "y", "x").values}, [{"name": layer, **way}], [sigma])[
+                f"{layer}{SMOOTHED}{sigma:g}"
+            ]
+            for values in (context[layer], plan[layer])
+        )
+        if before.size == copy.size and np.allclose(before.reshape(copy.shape), copy, **SAME_VALUES):
+            found.append(after.reshape(copy.shape))
+    if not found or not all(np.allclose(found[0], other, **SAME_VALUES) for other in found[1:]):
+        return None
+    return copy.copy(data=found[0])
 
 
 def _cells(context: xr.Dataset) -> _Cells:
@@ -194,6 +240,8 @@ def _cells(context: xr.Dataset) -> _Cells:
         raise ValueError("`context` must be an xarray.Dataset with coordinates `y` and `x`: centres of cells in m.")
     centres = [np.asarray(context[axis].values) for axis in ("y", "x")]
     for axis, values in zip(("y", "x"), centres):
+        if (unit := context[axis].attrs.get("units", "m")) not in METRES:
+            raise ValueError(f"The coordinate `{axis}` of the context must be in m, but its `units` are {unit!r}.")
         steps = np.diff(values) if values.ndim == 1 and values.dtype.kind in "iuf" else np.zeros(1)
         if not steps.size or not np.isfinite(steps).all() or steps[0] == 0 or not np.allclose(steps, steps[0], 1e-3):
             raise ValueError(f"The coordinate `{axis}` of the context must be evenly spaced centres of cells in m.")
@@ -201,14 +249,20 @@ def _cells(context: xr.Dataset) -> _Cells:
 
 
 def _crs(context: xr.Dataset):
-    """The reference system of a context, or `None`."""
+    """The reference system of a context, which must count metres, or `None`."""
     mappings = [layer.attrs.get("grid_mapping") for layer in context.data_vars.values()]
     for name in dict.fromkeys([*mappings, "spatial_ref"]):
         attributes = context[name].attrs if name in context.variables else {}
         text = attributes.get("crs_wkt") or attributes.get("spatial_ref")
         if text:
-            return _parse_crs(text, "The context's `spatial_ref`")
-    return _parse_crs(context.attrs["crs"], "The context's attribute `crs`") if "crs" in context.attrs else None
+            return _in_metres(text, "The context's `spatial_ref`")
+    return _in_metres(context.attrs["crs"], "The context's attribute `crs`") if "crs" in context.attrs else None
+
+
+def _in_metres(text, what: str):
+    crs = _parse_crs(text, what)
+    check_metres(crs, what)
+    return crs
 
 
 def _parse_crs(text, what: str):

@@ -94,6 +94,28 @@ def shared_grid_mapping(contexts: Sequence) -> dict | None:
     return None if len(texts) != 1 or None in texts else found[0]
 
 
+def channel_units(variable: xr.DataArray) -> list[str]:
+    """The unit of each channel of a variable of a level: its coordinate `unit`, or else one for all; "" if unknown."""
+    if "unit" in variable.coords:
+        return [str(unit) for unit in variable["unit"].values]
+    return [str(variable.attrs.get("units", ""))] * variable.sizes["channel"]
+
+
+def check_metres(crs, what: str) -> None:
+    """
+    Refuse a coordinate reference system in degrees, feet or the like.
+
+    Args:
+        crs (`pyproj.CRS`): The system.
+        what (`str`): Where it was given, for the message.
+
+    Raises:
+        ValueError: If its coordinates are not metres.
+    """
+    if not crs.is_projected or any(axis.unit_conversion_factor != 1 for axis in crs.axis_info):
+        raise ValueError(f"{what} must count metres, but {crs.name} does not.")
+
+
 def shared_attributes(contexts: Sequence) -> dict[str, str]:
     """What the result owes to its contexts: their licences, `context_licence`, if they state any."""
     licences = [getattr(context, "attrs", {}).get("licence") for context in contexts]

@@ -7,13 +7,12 @@ from datetime import datetime, time, timedelta
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
+from .exports import LevelStatistics
+from .exports.csv import write_rows
 from .stores import replace_file
 
 
-# A spreadsheet takes a cell that starts with one of these for a formula, which may run commands.
-FORMULA_STARTS = ("=", "+", "-", "@")
 YEARS = (1900, 2200)
 
 
@@ -21,9 +20,9 @@ def write_csv(tree, path, level):
     """
     Write one level of a tree as a table for spreadsheets, all or nothing.
 
-    One row per channel, time step and unit, with the columns `level`, `channel`, `time` (start of the interval), `y`,
-    `x` (centre of the unit, m), `unit` (of the values), and `value` for one sample or `sample_0`, `sample_1` ... for
-    several. A text that a spreadsheet would take for a formula is written with an apostrophe before it.
+    The rows and columns are those of [`~data.exports.export_csv`] with the statistic `samples`: one row per channel,
+    time step and unit. A single sample is called `value`, as [`read_csv`] expects it, several `sample_0`, `sample_1`
+    ... A text that a spreadsheet would take for a formula is written with an apostrophe before it.
 
     Args:
         tree (`xarray.DataTree`): From [`~data.stores.levels_to_datatree`].
@@ -37,59 +36,10 @@ def write_csv(tree, path, level):
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"Cannot write {path}: the folder {path.parent} does not exist.")
-    if level not in tree.children:
-        raise ValueError(f"`level` must be one of {list(tree.children)}, but is {level!r}.")
-    traffic = tree[level]["traffic"]
-    samples, channels = traffic.shape[:2]
-    table = level_table(
-        level,
-        traffic["channel"].values,
-        traffic["unit"].values if "unit" in traffic.coords else [traffic.attrs["units"]] * channels,
-        time_texts(traffic["time"].values),
-        traffic["y"].values,
-        traffic["x"].values,
-        {"value" if samples == 1 else f"sample_{sample}": traffic.values[sample] for sample in range(samples)},
-        as_text=True,
-    )
-    replace_file(path, lambda temporary: table.to_csv(temporary, index=False, compression=None, lineterminator="\n"))
-
-
-def level_table(level, channels, units, times, y, x, values, as_text=False) -> pd.DataFrame:
-    """
-    Values of a level as a table: one row per channel, time step and unit.
-
-    Args:
-        level (`str`): Its name.
-        channels (`Sequence[str]`), units (`Sequence[str]`): Of the values.
-        times (`np.ndarray`, *optional*): The time steps; without, the table has no column `time`.
-        y (`np.ndarray`), x (`np.ndarray`): Centres of the rows and the columns.
-        values (`dict[str, np.ndarray]`): Columns, each (channel, time, y, x).
-        as_text (`bool`, defaults to `False`): For spreadsheets: no text is taken for a formula.
-    """
-    count, height, width = 1 if times is None else len(times), len(y), len(x)
-    texts = {"level": [level], "channel": channels, "unit": units}
-    if as_text:
-        texts = {name: [_plain_text(text) for text in column] for name, column in texts.items()}
-    rows, cells = len(channels) * count, height * width
-    columns = {
-        "level": _repeated(texts["level"], rows * cells),
-        "channel": _repeated(texts["channel"], count * cells),
-    }
-    if times is not None:
-        columns["time"] = _repeated(times, cells, rounds=len(channels))
-    columns |= {
-        "y": np.tile(np.repeat(y, width), rows),
-        "x": np.tile(x, rows * height),
-        "unit": _repeated(texts["unit"], count * cells),
-    }
-    return pd.DataFrame(columns | {name: column.ravel() for name, column in values.items()})
-
-
-def time_texts(times: np.ndarray) -> np.ndarray:
-    """Times as `2026-03-02 18:00`; numbers of hours as they are."""
-    if np.issubdtype(times.dtype, np.datetime64):
-        return np.char.replace(np.datetime_as_string(times, unit="m"), "T", " ")
-    return times
+    levels = {name: node.to_dataset() for name, node in tree.children.items()}
+    source = LevelStatistics("`tree`", levels, level, ["samples"])
+    names = {"sample_0": "value"} if source.num_samples == 1 else {}
+    replace_file(path, lambda temporary: write_rows(temporary, source, names))
 
 
 def read_csv(
@@ -119,9 +69,15 @@ def read_csv(
         The time runs in whole steps of the coarsest level from the first to the last row.
 
     Raises:
-        ValueError: If the table is not like this; the message names the line.
+        ValueError: If the table is not like this; the message names the line. Also if the units of the level are no
+            squares.
     """
     level, coarsest = hierarchy.levels[hierarchy.index(level)], hierarchy.levels[0]
+    if level.zones:
+        raise ValueError(
+            f"`level` must have square units, but those of {level.name!r} are areas, {level.zones!r}, which a position"
+            " does not tell. `zoomdiff refine --traffic` reads tables of such units by their id."
+        )
     _, rows, columns = hierarchy.shapes(coarsest.temporal_factor, height, width)[hierarchy.index(level.name)]
     axes = {"y": _axis("y", y, height, rows, hierarchy), "x": _axis("x", x, width, columns, hierarchy)}
     with open(path, encoding="utf-8-sig", newline="") as file:
@@ -260,16 +216,3 @@ def _channel(name, channels, line):
     if name not in channels:
         raise ValueError(f"Line {line}: the channel must be one of {channels}, but is {name[:40]!r}.")
     return channels.index(name)
-
-
-def _plain_text(text):
-    # Line breaks and tabs too would begin a new cell in some spreadsheets.
-    text = " ".join(str(text).split())
-    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
-
-
-def _repeated(labels, times, rounds=1):
-    """Every label `times` times in a row, all of that `rounds` times, without a copy of the text for each row."""
-    labels = np.asarray(labels)
-    categories, codes = np.unique(labels, return_inverse=True)
-    return pd.Categorical.from_codes(np.tile(np.repeat(codes, times), rounds), categories=categories)

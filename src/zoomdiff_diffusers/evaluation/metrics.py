@@ -12,6 +12,8 @@ import numpy as np
 from .zones import adds_up, as_batch
 
 
+# An error below this share of the truth's root mean square is rounding: traffic is stored in single precision.
+ROUNDING = 1e-6
 _CHUNK = 2**20  # points scored at once: bounds the memory of a sort to a few tens of megabytes per member
 
 
@@ -74,6 +76,9 @@ def spread_skill(samples, truth, mask=None):
     members itself scatters: with it the ratio is 1 for an ensemble drawn from the truth's own law, for any `n`
     (Fortin et al. 2014, https://doi.org/10.1175/JHM-D-14-0008.1).
 
+    Returns:
+        `float`, or `None` where the error is nothing but rounding, as at a level that was given.
+
     Raises:
         ValueError: If there are fewer than two members or the shapes do not match.
     """
@@ -81,8 +86,8 @@ def spread_skill(samples, truth, mask=None):
     members = samples.shape[0]
     variance = _mean(samples.var(axis=0, ddof=1, dtype=np.float64), mask)
     error = rmse_of_mean(samples, truth, mask)
-    if error == 0.0:
-        return 1.0 if variance == 0.0 else float("inf")
+    if error <= _rounding(truth, mask):
+        return None
     return float(np.sqrt((members + 1) / members * variance) / error)
 
 
@@ -96,10 +101,12 @@ def ensemble_scores(samples, truth, mask=None):
         mask (`np.ndarray`, *optional*): bool, True where the truth is known; broadcast to the shape of `truth`.
 
     Returns:
-        `dict[str, float]`: `crps`, `mae_of_mean`, `mae_of_sample`, `rmse_of_mean`, `spread_skill`.
+        `dict`: `crps` (0 where it is nothing but rounding), `mae_of_mean`, `mae_of_sample`, `rmse_of_mean` and
+        `spread_skill`, see there.
     """
+    crps = _mean(fair_crps(samples, truth), mask)
     return {
-        "crps": _mean(fair_crps(samples, truth), mask),
+        "crps": crps if abs(crps) > _rounding(truth, mask) else 0.0,
         "mae_of_mean": mae_of_mean(samples, truth, mask),
         "mae_of_sample": mae_of_sample(samples, truth, mask),
         "rmse_of_mean": rmse_of_mean(samples, truth, mask),
@@ -184,6 +191,11 @@ def _check(samples, truth, minimum=1):
     if samples.shape[0] < minimum:
         raise ValueError(f"`samples` has {samples.shape[0]} member(s) on its first axis; at least {minimum} needed.")
     return samples, truth
+
+
+def _rounding(truth, mask):
+    """Errors up to which scores count as zero."""
+    return ROUNDING * np.sqrt(_mean(np.square(truth, dtype=np.float64), mask))
 
 
 def _mean(values, mask):

@@ -262,7 +262,7 @@ def plot_calibration(scores):
     rank histogram; no interpolation between the samples is needed.
 
     Args:
-        scores (`Mapping[str, dict]`): By level, with `rank_histogram` and `spread_skill`.
+        scores (`Mapping[str, dict]`): By level, with `rank_histogram` and `spread_skill` (`None` where undefined).
 
     Returns:
         `matplotlib.figure.Figure`.
@@ -278,7 +278,8 @@ def plot_calibration(scores):
         axes.axhline(1 / len(frequencies), color="0.35", linewidth=1.0, linestyle="--")
         axes.set_ylim(0, 1.08 * top)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.set_title(f"{name}\nspread/skill {level['spread_skill']:.2f}", fontsize=11)
+        ratio = "–" if level["spread_skill"] is None else f"{level['spread_skill']:.2f}"
+        axes.set_title(f"{name}\nspread/skill {ratio}", fontsize=11)
         axes.set_xlabel("rank of the truth")
         _style(axes)
         axes.label_outer()

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.spatial.distance import jensenshannon, pdist
 from scipy.stats import wasserstein_distance
 
-from .metrics import fair_crps
+from .metrics import ROUNDING, fair_crps
 
 
 HOURS_PER_DAY = 24
@@ -109,6 +109,7 @@ class StreamingScores:
         self._totals["absolute_of_mean"] += np.abs(error_of_mean).sum()
         self._totals["absolute_of_median"] += np.abs(np.median(samples, axis=0) - truth).sum()
         self._totals["squared_of_mean"] += (error_of_mean**2).sum()
+        self._totals["squared_truth"] += (truth**2).sum()
         self._totals["absolute_of_sample"] += np.abs(errors).sum() / len(samples)
         self._totals["squared_of_sample"] += (errors**2).sum() / len(samples)
         if len(samples) > 1:
@@ -168,7 +169,8 @@ class StreamingScores:
 
     def compute(self) -> dict:
         """
-        The scores of all windows so far. What is undefined is `None`: JSON has no infinity.
+        The scores of all windows so far. What is undefined is `None`: JSON has no infinity. CRPS and RMSE below a
+        millionth of the truth's root mean square are rounding, as at a level that was given, and are set to zero.
 
         Returns:
             `dict`:
@@ -180,7 +182,8 @@ class StreamingScores:
             - `energy_score`: CRPS of whole windows, `mean |x_i - y| - sum_{i<j} |x_i - x_j| / (n (n - 1))` with
               Euclidean norms (Gneiting & Raftery 2007, https://doi.org/10.1198/016214506000001437), divided by the
               root of the number of known values, so that windows of any size compare.
-            - `spread_skill`: 1 when calibrated, below 1 when overconfident, see [`spread_skill`].
+            - `spread_skill`: 1 when calibrated, below 1 when overconfident, see [`spread_skill`]; `None` where the
+              RMSE of the mean is zero.
             - `rank_histogram`: relative frequency of the truth's rank among the members, n + 1 numbers, flat when
               calibrated (Talagrand et al. 1997, ECMWF workshop on predictability); ties at random.
             - `wasserstein`, `wasserstein_differences`: distance of the marginal laws of the values and of their first
@@ -202,9 +205,12 @@ class StreamingScores:
         if not count:
             raise ValueError("`compute` needs at least one `update` with a known value.")
         several = self._members > 1
-        scores = {"crps": (totals["crps"] if several else totals["absolute_of_sample"]) / count}
+        rounding = ROUNDING * np.sqrt(totals["squared_truth"] / count)
+        crps = (totals["crps"] if several else totals["absolute_of_sample"]) / count
+        scores = {"crps": crps if abs(crps) > rounding else 0.0}
         for kind in ("of_mean", "of_sample"):
             rmse = np.sqrt(totals[f"squared_{kind}"] / count)
+            rmse = rmse if rmse > rounding else 0.0
             scores[f"mae_{kind}"] = totals[f"absolute_{kind}"] / count
             scores[f"rmse_{kind}"] = rmse
             scores[f"sprmse_{kind}"] = np.sqrt(totals[f"squared_time_mean_{kind}"] / totals["places"])

@@ -170,6 +170,7 @@ def _model_data(name: str, runs: list[dict], stated: dict, scores: dict, simulat
         )
         for level, values in scores.items()
         for metric in METRICS
+        if values[metric] is not None
     ]
     return ModelCardData(
         library_name="diffusers",
@@ -404,7 +405,8 @@ def dataset_facts(folder: Path, arguments=None) -> dict:
 
     Args:
         folder (`Path`): A `datasets` folder of Parquet files.
-        arguments (`Arguments`, *optional*): Those of a training on it; without them all columns count as layers.
+        arguments (`Arguments`, *optional*):
+            Those of a training on it; without them all other columns of nested numbers count as layers.
 
     Raises:
         ValueError: If a column is missing or does not fit (see `zoomdiff_diffusers.data.datasets`).
@@ -415,11 +417,12 @@ def dataset_facts(folder: Path, arguments=None) -> dict:
     from ..training.arguments import DataArguments
 
     data = DataArguments() if arguments is None else arguments.data
-    names = datasets.load_dataset(str(folder), split="train").column_names
+    columns = datasets.load_dataset(str(folder), split="train").features.arrow_schema
     special = [*data.traffic_variables, data.valid_variable, "start_hour", "area"]
     layers = data.layers
     if layers is None:
-        layers = [{"name": name, "kind": NOT_STATED} for name in names if name not in special]
+        found = [column.name for column in columns if column.name not in special and _holds_arrays(column.type)]
+        layers = [{"name": name, "kind": NOT_STATED} for name in found]
     wanted = [layer["name"] for layer in layers]
     areas = parquet_areas(str(folder), data.traffic_variables, wanted, data.valid_variable, data.start_hour)
     channels = list(data.traffic_variables)
@@ -434,12 +437,23 @@ def dataset_facts(folder: Path, arguments=None) -> dict:
         "layers": [
             {**layer, "shape": sorted({area.context[layer["name"]].shape for area in areas})} for layer in layers
         ],
-        "columns": names,
+        "columns": columns.names,
         "data": data,
         "cell_size": arguments and arguments.hierarchy.cell_size,
         "time_step": arguments and arguments.hierarchy.time_step,
         "settings": _settings(arguments, data),
     }
+
+
+def _holds_arrays(column_type) -> bool:
+    """Whether an Arrow type is that of nested lists of numbers, as of layers, and not of dates and names."""
+    from pyarrow import types
+
+    innermost = getattr(column_type, "storage_type", column_type)
+    is_nested = types.is_nested(innermost)
+    while types.is_list(innermost) or types.is_large_list(innermost) or types.is_fixed_size_list(innermost):
+        innermost = innermost.value_type
+    return is_nested and (types.is_floating(innermost) or types.is_integer(innermost) or types.is_boolean(innermost))
 
 
 def _settings(arguments, data) -> dict:
@@ -524,6 +538,8 @@ def _first_hour(facts: dict) -> str:
 
 
 def _column_rows(facts: dict, unit: str) -> list[dict[str, str]]:
+    from ..data.datasets import NAMES
+
     data = facts["data"]
     shape = "(T, H, W)" if len(data.traffic_variables) == len(facts["channels"]) else "(C, T, H, W)"
     rows = [{"name": name, "what": "traffic", "shape": shape, "content": unit} for name in data.traffic_variables]
@@ -538,7 +554,12 @@ def _column_rows(facts: dict, unit: str) -> list[dict[str, str]]:
         data.valid_variable: ("where the traffic was measured", "(T) or (T, H, W)", "true or false"),
         "start_hour": ("hour of the week of the first time step", "one number", "0 to 167"),
         "area": ("number of the place, the same for all its rows", "one number", "whole number"),
+        "start": ("first time step, local time", "one text", "date and time"),
+        "unit": ("the base station or cell", "one text", "its id"),
     }
+    for layer in facts["layers"]:
+        what = f"names of the classes or channels of `{layer['name']}`, in their order"
+        known[layer["name"] + NAMES] = (what, "one text each", "texts")
     for name, (what, axes, content) in known.items():
         if name in facts["columns"]:
             rows.append({"name": name, "what": what, "shape": axes, "content": content})
@@ -558,9 +579,9 @@ def _hours(hours: float) -> str:
     return f"{hours / 24:g} day" if hours == 24 else f"{hours / 24:g} days" if hours % 24 == 0 else f"{hours:g} h"
 
 
-def _number(value: float) -> str:
-    """Four significant digits, thousands apart."""
-    return f"{float(f'{value:.4g}'):,.6g}"
+def _number(value: float | None) -> str:
+    """Four significant digits, thousands apart; a dash for what is undefined."""
+    return "–" if value is None else f"{float(f'{value:.4g}'):,.6g}"
 
 
 def _local_name(name: str) -> str:

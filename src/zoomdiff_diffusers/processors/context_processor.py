@@ -13,6 +13,7 @@ from ..configuration import ConfigurableComponent, as_json
 
 
 KINDS = ("categorical", "count", "continuous", "temporal", "zones")
+AXES = ("hour", "time", "y", "x")  # dimensions of a layer that are not its channels
 
 
 @dataclass
@@ -235,6 +236,44 @@ class ContextProcessor(ConfigurableComponent):
         return arrays
 
 
+def positional(layer: dict, values) -> np.ndarray:
+    """
+    A raw layer as a plain array, in the order of the schema by what its dimensions, channels and codes are called.
+
+    Args:
+        layer (`dict`): Its entry in the schema, of any kind but `zones`.
+        values (`np.ndarray` or `xarray.DataArray`): Raw layer of one context, as `ContextProcessor` takes it.
+
+    Returns:
+        `np.ndarray`: (..., [T,] H, W), with the channels in the order of the schema. Named codes are replaced by
+        positions in its classes, NaN stays. What is not named is as it was.
+
+    Raises:
+        ValueError: If y or x is no dimension, names of channels or classes are not those of the schema, or a layer
+            that names its codes has others too.
+    """
+    array = _as_array(_in_order(layer, values), layer["name"])
+    if layer["kind"] != "categorical" or array.ndim != 2 or "flag_meanings" not in getattr(values, "attrs", {}):
+        return array
+    codes, missing = _codes(layer, values), np.isnan(array)
+    _check_codes(layer, array[~missing], codes)
+    positions = (array == codes[:, None, None]).argmax(axis=0)
+    return np.where(missing, array, positions) if missing.any() else positions
+
+
+def ordered(values: xarray.DataArray) -> xarray.DataArray:
+    """The same array with its dimensions y and x last and `hour`, or else `time`, before them, if it has these."""
+    time = "hour" if "hour" in values.dims else "time"
+    return values.transpose(..., time, "y", "x", missing_dims="ignore")
+
+
+def channel_names(values) -> tuple[str, list[str]] | None:
+    """The dimension of a named array whose coordinate is texts, and these; `None` unless there is exactly one."""
+    coordinates = {dim: values[dim] for dim in getattr(values, "dims", ()) if dim in values.coords and dim not in AXES}
+    named = [dim for dim, coordinate in coordinates.items() if coordinate.dtype.kind in "UOS"]
+    return (named[0], [str(name) for name in coordinates[named[0]].values]) if len(named) == 1 else None
+
+
 def _check_layer(layer: dict):
     if not {"name", "kind"} <= set(layer) or layer["kind"] not in KINDS:
         raise ValueError(f"Each of `layers` needs a `name` and a `kind` out of {KINDS}, but one is {layer}.")
@@ -260,7 +299,7 @@ def _as_array(values, name: str) -> np.ndarray:
     if isinstance(values, xarray.DataArray):
         if not {"y", "x"} <= set(values.dims):
             raise ValueError(f"Layer {name!r} must have the dimensions y and x, but has {values.dims}.")
-        values = values.transpose(..., *[dim for dim in ("hour", "y", "x") if dim in values.dims])
+        values = ordered(values)
     array = np.asarray(values)
     if array.ndim < 2 or array.dtype.kind not in "biuf":
         raise ValueError(f"Layer {name!r} must be numbers on a grid, but is {array.dtype} of shape {array.shape}.")
@@ -269,13 +308,13 @@ def _as_array(values, name: str) -> np.ndarray:
 
 def _in_order(layer: dict, values):
     """A named array whose channels have names, with these in the order of the schema."""
-    others = [dim for dim in getattr(values, "dims", ()) if dim not in ("hour", "y", "x")]
-    if len(others) != 1 or others[0] not in values.coords or values[others[0]].dtype.kind not in "UOS":
+    named = channel_names(values)
+    if named is None:
         return values
-    found, expected = [str(name) for name in values[others[0]].values], list(_channels(layer))
+    (dim, found), expected = named, list(_channels(layer))
     if sorted(found) != sorted(expected):
         raise ValueError(f"Layer {layer['name']!r} must have the channels {expected}, but has {found}.")
-    return values.isel({others[0]: [found.index(name) for name in expected]})
+    return values.isel({dim: [found.index(name) for name in expected]})
 
 
 def _checked(layer: dict, values, size: tuple[int, int], hours: int | None = None) -> np.ndarray:
@@ -347,14 +386,18 @@ def _fractions(layer: dict, array: np.ndarray, size: tuple[int, int], codes: np.
     if array.shape != size:
         expected = f"{size} or {(len(classes), *size)}"
         raise ValueError(f"Layer {name!r} must have the shape {expected}, but has {array.shape}.")
+    _check_codes(layer, array, codes)
+    return (array == codes[:, None, None]).astype(np.float64)
+
+
+def _check_codes(layer: dict, array: np.ndarray, codes: np.ndarray) -> None:
     unknown = np.setdiff1d(array, codes)
     if unknown.size:
-        known = [f"{code:g} ({name})" for code, name in zip(codes, classes) if np.isfinite(code)]
+        known = [f"{code:g} ({name})" for code, name in zip(codes, layer["classes"]) if np.isfinite(code)]
         raise ValueError(
-            f"Layer {name!r} has the unknown categories {', '.join(f'{code:g}' for code in unknown[:5])}."
+            f"Layer {layer['name']!r} has the unknown categories {', '.join(f'{code:g}' for code in unknown[:5])}."
             f" The codes are {', '.join(known)}."
         )
-    return (array == codes[:, None, None]).astype(np.float64)
 
 
 def _stack(arrays: list) -> torch.Tensor:

@@ -212,7 +212,12 @@ class TrainingArguments:
             "far it may be off in unseen places; for data with few."
         },
     )
-    mixed_precision: Literal["no", "bf16"] = field(default="no", metadata={"help": "Precision of the network."})
+    mixed_precision: Literal["no", "bf16"] | None = field(
+        default=None,
+        metadata={
+            "help": "Precision of the network. By default that of `accelerate launch` or `accelerate config`, or no."
+        },
+    )
     gradient_checkpointing: bool = field(default=False, metadata={"help": "Recompute activations to save memory."})
     checkpointing_steps: int = field(default=1000, metadata={"help": "Steps between checkpoints."})
     checkpoints_total_limit: int = field(default=2, metadata={"help": "Checkpoints to keep."})

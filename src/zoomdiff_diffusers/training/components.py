@@ -132,9 +132,11 @@ def load_pretrained(arguments: Arguments):
     from ..pipelines import ZoomDiffPipeline
 
     pipe, data = ZoomDiffPipeline.from_pretrained(name), arguments.data
+    deviations = (DataArguments().largest_deviation, pipe.context_processor.config.largest_deviation)
     changes = {
         "denoiser_context": not arguments.model.denoiser_context and bool(pipe.unet.config.context_layers),
         "traffic_offset": data.traffic_offset != DataArguments().traffic_offset,
+        "largest_deviation": data.largest_deviation not in deviations,
         "traffic_unit": data.traffic_unit is not None and {data.traffic_unit} != set(pipe.traffic_processor.units),
     }
     if given := [option for option, changed in changes.items() if changed]:

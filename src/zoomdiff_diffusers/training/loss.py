@@ -1,6 +1,8 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
 """The training objective of DRDM over all stages (Eq. 12 of the paper), as one module with one forward per step."""
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import torch
 from torch import nn
@@ -292,11 +294,28 @@ class DRDMLoss(nn.Module):
         return torch.stack(kept).to(like)
 
     @torch.no_grad()
-    def measure_data_std(self, batch: dict[str, torch.Tensor]) -> list[float]:
-        """Standard deviation of every stage's diffused quantity over a batch, for `DRDMScheduler(data_std=...)`."""
-        indices = list(range(len(batch["traffic"])))
+    def measure_data_std(self, batches: Iterable[dict[str, torch.Tensor]]) -> list[float]:
+        """
+        Standard deviation of every stage's diffused quantity, for `DRDMScheduler(data_std=...)`.
+
+        Args:
+            batches (`Iterable[dict]`): Stacked training windows as in `forward`, of any sizes. One batch is in memory
+                at a time; how the windows are shared out among batches does not matter.
+        """
+        moments, first = np.zeros((len(self.hierarchy), 3)), 0  # per stage: count, sum and sum of squares
+        for batch in batches:
+            indices = list(range(first, first + len(batch["traffic"])))
+            for stage, diffused in enumerate(self._diffused(batch, indices)):
+                values = diffused.double()
+                moments[stage] += [values.numel(), values.sum().item(), (values**2).sum().item()]
+            first += len(indices)
+        count, total, squares = moments.T
+        variance = np.maximum(squares / count - (total / count) ** 2, 0)
+        return np.maximum(np.sqrt(variance), 1e-3).tolist()
+
+    def _diffused(self, batch: dict[str, torch.Tensor], indices: list[int]) -> Iterator[torch.Tensor]:
+        """The quantity that each stage diffuses, without noise and before it is divided by `data_std`."""
         levels, weights, context = self._encoded(self._with_random_effects(batch, 0, indices), 0, indices)
-        stds = []
         forecast = self.forecast(context, levels[-1].shape[2], batch["hour_of_week"])
         for stage, end in enumerate(self.scheduler.boundaries):
             guesses = {} if forecast is None else {"forecast": forecast[stage], "profile": forecast[-1]}
@@ -309,8 +328,7 @@ class DRDMLoss(nn.Module):
                 target, state = self.scheduler.target_level(stage), self.scheduler.state_level(stage)
                 measured = self.hierarchy.upsample(weights[target], target, state) > 0
                 diffused = diffused[measured.expand_as(diffused)]
-            stds.append(max(diffused.double().std(correction=0).item(), 1e-3))
-        return stds
+            yield diffused
 
 
 def _spread(count: int, batch_size: int, shift: int) -> dict[int, int]:

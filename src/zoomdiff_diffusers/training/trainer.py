@@ -5,7 +5,8 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,7 @@ from .validation import sample_levels, score_levels
 logger = get_logger(__name__)
 
 LOG = "log.jsonl"
+PRECISIONS = ("no", "bf16")
 # Windows from which the scales of the diffused quantities are measured.
 STATISTICS_WINDOWS = 256
 # Settings that may change when a run is resumed: they leave the steps done so far as they are.
@@ -69,24 +71,28 @@ class Trainer:
         arguments (`Arguments`): Checked arguments of the run.
 
     Raises:
-        ValueError: data that do not fit the arguments, or an output folder that holds another run.
+        ValueError: data that do not fit the arguments, an output folder that holds another run, or a precision of
+            Accelerate's that is none of those of `mixed_precision`.
     """
 
     def __init__(self, arguments: Arguments):
-        self.arguments, training = arguments, arguments.training
+        training = arguments.training
         self.output_dir = Path(training.output_dir)
-        self.overwrites = False
-        self.checkpoint = self._check_output_dir()
-        if arguments.hub.push_to_hub:
-            from ..hub.upload import check_login
-
-            check_login()
         self.accelerator = Accelerator(
             mixed_precision=training.mixed_precision,
             log_with="tensorboard" if training.tensorboard and is_tensorboard_available() else None,
             project_dir=str(self.output_dir),
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
+        # Checkpoints and the summary tell the precision, wherever it comes from.
+        training = replace(training, mixed_precision=self._precision())
+        self.arguments = replace(arguments, training=training)
+        self.overwrites = False
+        self.checkpoint = self._check_output_dir()
+        if arguments.hub.push_to_hub:
+            from ..hub.upload import check_login
+
+            check_login()
         parts = self.accelerator.num_processes * training.gradient_accumulation_steps
         if training.batch_size % parts:
             raise ValueError(
@@ -101,6 +107,16 @@ class Trainer:
             self._resume()
 
     # ---------------------------------------------------------------------------------------------------------- set-up
+
+    def _precision(self) -> str:
+        """That of `mixed_precision` or else of Accelerate, which knows others too."""
+        found = self.accelerator.mixed_precision
+        if found not in PRECISIONS:
+            raise ValueError(
+                f"`mixed_precision` must be one of {PRECISIONS}, but Accelerate is configured for {found!r}: give one"
+                " of these to `accelerate launch`, or set it here."
+            )
+        return found
 
     def _check_output_dir(self) -> Path | None:
         """The checkpoint to resume from, if any; refuses to mix two runs in a folder."""
@@ -195,7 +211,7 @@ class Trainer:
             regressor=regressor,
         )
         self.measures_data_std = source is None
-        if source is None and regressor is None:
+        if source is None and regressor is None and self.checkpoint is None:
             self._measure_data_std()
         self.pipeline()  # refuses components that do not belong together, not only when they are saved
         if self.held_out is not None:
@@ -203,9 +219,17 @@ class Trainer:
             DRDMScheduler.from_config(self.loss.scheduler.config).set_timesteps(steps)
 
     def _measure_data_std(self) -> None:
-        sample = stack_windows(self.windows.draw(number) for number in range(STATISTICS_WINDOWS))
-        device = self.accelerator.device
-        std = self.loss.measure_data_std({name: values.to(device) for name, values in sample.items()})
+        self._set_data_std(self.loss.measure_data_std(self._statistics_batches()))
+
+    def _statistics_batches(self) -> Iterator[dict[str, torch.Tensor]]:
+        """The windows that statistics are made of, no more at a time than in a training step."""
+        size = self.arguments.training.batch_size
+        for first in range(0, STATISTICS_WINDOWS, size):
+            numbers = range(first, min(first + size, STATISTICS_WINDOWS))
+            batch = stack_windows(self.windows.draw(number) for number in numbers)
+            yield {name: values.to(self.accelerator.device) for name, values in batch.items()}
+
+    def _set_data_std(self, std: list[float]) -> None:
         self.loss.scheduler = DRDMScheduler.from_config(self.loss.scheduler.config, data_std=std)
 
     def _layer_dropout(self) -> list[float]:
@@ -238,8 +262,8 @@ class Trainer:
         state = read_state(self.checkpoint)
         if self.loss.regressor is not None:
             self.loss.regressor.load_state_dict(read_tensors(self.checkpoint, "regressor"))
-            std = state["statistics"]["data_std"]  # it was measured with the regressor
-            self.loss.scheduler = DRDMScheduler.from_config(self.loss.scheduler.config, data_std=std)
+        if self.measures_data_std:  # not again: its last bits depend on the device and the number of threads
+            self._set_data_std(state["statistics"]["data_std"])
         saved, current = state["statistics"], self._statistics()
         if differing := [name for name, values in current.items() if saved.get(name) != values]:
             raise ValueError(

@@ -8,9 +8,9 @@ import numpy as np
 import xarray as xr
 
 from ..stores import replace_file
-from ..tables import time_texts
 from .level_statistics import OVER_TIME, LevelStatistics, open_level, parts
 from .report import licence_of, report
+from .rows import time_texts
 
 
 TILE = 256

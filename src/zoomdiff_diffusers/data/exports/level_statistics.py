@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from ..ensembles import over_samples, quantile_of
-from ..stores import GRID_MAPPING, open_levels
+from ..stores import GRID_MAPPING, channel_units, check_metres, open_levels
 from .zones import Zones
 
 
@@ -77,12 +77,11 @@ class LevelStatistics:
     @property
     def units(self) -> list[list[str]]:
         """The units of each of `columns`, one per channel."""
-        of_channels = [str(unit) for unit in self.dataset["unit"].values] if "unit" in self.dataset.coords else None
         found = []
         for position, name in enumerate(self.columns):
-            stored = self.variables[0 if self.sampled else position].attrs.get("units", "")
-            unit = "1" if name.startswith("exceedance") else stored
-            found.append(of_channels if of_channels and unit != "1" else [unit] * len(self.channels))
+            variable = self.variables[0 if self.sampled else position]
+            is_share = name.startswith("exceedance") or variable.attrs.get("units") == "1"
+            found.append(["1"] * len(self.channels) if is_share else channel_units(variable))
         return found
 
     def edges(self) -> tuple[np.ndarray, np.ndarray]:
@@ -128,8 +127,7 @@ class LevelStatistics:
             )
         if stored is not None and crs != stored:
             raise ValueError(f"`crs` is {crs.to_string()}, but {self.path} is in {stored.name}.")
-        if not crs.is_projected or any(axis.unit_conversion_factor != 1 for axis in crs.axis_info):
-            raise ValueError(f"`crs` must count metres, as the coordinates of {self.path} do; {crs.name} does not.")
+        check_metres(crs, f"The reference system of {self.path}" if given is None else "`crs`")
         return crs
 
     def time_blocks(self, rows: int, columns: int) -> list[slice]:

@@ -3,8 +3,8 @@
 
 import xarray as xr
 
-from ..tables import time_texts
 from .level_statistics import LevelStatistics
+from .rows import time_texts
 
 
 LICENCES = ("context_licence", "licence")  # attributes that say what is owed to the sources of a file

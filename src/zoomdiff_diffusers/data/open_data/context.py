@@ -114,7 +114,7 @@ def build_context(
     inputs = {"osm": osm, "boundary": boundary, "population": population, "poi": poi}
     dataset.attrs |= {
         "osm_timestamp": source.timestamp or layers.newest or "unknown",
-        "osm_timestamp_source": "header" if source.timestamp else "newest object",
+        "osm_timestamp_source": "header" if source.timestamp else "newest object" if layers.newest else "unknown",
         "licence": LICENCE,
         "inputs": json.dumps({name: _provenance(path) for name, path in inputs.items() if path is not None}),
         "unknown_tags": json.dumps(dict(layers.unknown_tags.most_common()), ensure_ascii=False),

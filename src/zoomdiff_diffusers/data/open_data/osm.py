@@ -7,6 +7,7 @@ import tempfile
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 
 import numpy as np
@@ -40,7 +41,7 @@ from .tags import (
 
 SUBDIVISIONS = 5  # ground is told apart at this many points along a cell
 BATCH = 20_000  # objects that are projected and drawn together
-FAR_M = 20_000.0  # a way that begins further away than this does not reach the grid
+FAR_M = 20_000.0  # a way that begins further away than this, and is less than half as long, does not reach the grid
 FILE_STORE_BYTES = 100 * 2**20  # node positions of larger extracts go to a temporary file
 GROUND_CLASSES = SURFACE_CLASSES[:3]  # vegetation, water, built; the others are roads
 # Polygons lie upon each other, the smaller upon the larger; these lie below all others.
@@ -62,7 +63,7 @@ class OsmLayers:
         poi (`np.ndarray`): (9, H, W), count of each of `POI_CATEGORIES`.
         unknown_tags (`Counter`): Objects in the grid by tag that no table of `tags` has.
         repairs (`Counter`): Objects in the grid by what was wrong with them.
-        newest (`str`): Time of the newest object that was read.
+        newest (`str`): Time of the newest object that was read; empty if the header tells the time, or no object does.
         objects (`int`): Objects with a tag of interest in the grid.
     """
 
@@ -81,6 +82,8 @@ class OsmLayers:
 def read_osm(source: OsmFile, grid: Grid, with_poi: bool = True) -> OsmLayers:
     """
     Read an extract once (its relations twice) and add up what it says about every cell.
+
+    Where it cuts multipolygons, it is read once more for their ways: osmium gives no area of them.
 
     At most `BATCH` objects are held at a time, besides the extract's multipolygons and the coastline near the grid.
     Positions of the nodes of large extracts go to a temporary file.
@@ -160,29 +163,34 @@ class _Canvas:
         return np.stack([(blocks == code).mean(axis=(1, 3), dtype=np.float32) for code in range(1, count + 1)])
 
 
-class _BuildingOutlines:
+class _Multipolygons:
     """
-    The ways around buildings that are relations. Some carry the same tags, but should not count twice.
+    The relations that become areas, and the ways around those that are buildings. Some of these ways carry the same
+    tags, but should not count twice.
 
     It looks on while osmium reads the relations.
     """
 
     def __init__(self):
+        self.relations = array("q")
         self._ways = array("q")
 
     def relation(self, relation) -> None:
+        if relation.tags.get("type") not in ("multipolygon", "boundary"):
+            return  # a group of parts, such as type=building, whose ways say themselves what they are
+        self.relations.append(relation.id)
         if "building" in relation.tags:
             self._ways.extend(
                 member.ref for member in relation.members if member.type == "w" and member.role != "inner"
             )
 
     @cached_property
-    def _sorted(self) -> np.ndarray:
+    def _outlines(self) -> np.ndarray:
         return np.unique(np.array(self._ways, dtype=np.int64))
 
-    def __contains__(self, way: int) -> bool:
-        position = np.searchsorted(self._sorted, way)
-        return position < len(self._sorted) and self._sorted[position] == way
+    def is_building_outline(self, way: int) -> bool:
+        position = np.searchsorted(self._outlines, way)
+        return position < len(self._outlines) and self._outlines[position] == way
 
 
 class _Reader:
@@ -193,7 +201,7 @@ class _Reader:
         self.box, self.near = grid.bounds_in(WGS84), grid.widened(FAR_M).bounds_in(WGS84)
         self.project = Transformer.from_crs(WGS84, grid.epsg, always_xy=True).transform
         self.wkb = osmium.geom.WKBFactory()
-        self.outlines = _BuildingOutlines()
+        self.multipolygons, self.assembled = _Multipolygons(), array("q")
         self.ground, self.land_use = _Canvas(grid), _Canvas(grid)
         self.roads = np.zeros((len(ROADS), *grid.shape))
         self.footprint = np.zeros((2, 3, *grid.shape))
@@ -207,8 +215,9 @@ class _Reader:
     def read(self, store: str) -> None:
         """Go through the extract once; `store` says where osmium keeps the places of nodes, in memory or in a file."""
         keys = osmium.filter.KeyFilter(*KEYS)
-        areas = osmium.filter.KeyFilter(*AREAS, *POIS), self.outlines
-        for item in osmium.FileProcessor(self.source.path).with_locations(store).with_areas(*areas).with_filter(keys):
+        areas = osmium.filter.KeyFilter(*AREAS, *POIS), self.multipolygons
+        file = osmium.FileProcessor(self.source.path).with_locations(store).with_areas(*areas).with_filter(keys)
+        for item in file:
             if item.is_node():
                 self._node(item)
             elif item.is_way():
@@ -217,6 +226,7 @@ class _Reader:
                 self._area(item)
             if len(self.areas.rows) + len(self.lines.rows) + len(self.points.rows) >= BATCH:
                 self._flush()
+        self._add_cut_multipolygons(file.node_location_storage)
         self._flush()
 
     def layers(self) -> OsmLayers:
@@ -248,13 +258,13 @@ class _Reader:
         west, south, east, north = self.box
         if west <= longitude <= east and south <= latitude <= north:
             tags = dict(node.tags)
-            self._date(node)
+            self._date(node.timestamp)
             category, unknown = poi_category(tags), unknown_tags(tags, POI_OF_TAG)
             if category is not None or unknown:
                 self.points.add(shapely.Point(longitude, latitude), category, unknown)
 
     def _way(self, way) -> None:
-        if self._is_far(way.nodes[0]):
+        if self._is_far(way.nodes[0]) and _length(way) < FAR_M / 2:
             return
         try:
             lines, is_whole = [shapely.from_wkb(self.wkb.create_linestring(way))], True
@@ -272,7 +282,7 @@ class _Reader:
         is_coast = tags.get("natural") == "coastline"
         if road is None and not unknown and not is_coast:
             return
-        self._date(way)
+        self._date(way.timestamp)
         for line in filter(self._touches_box, lines):
             if is_coast:
                 self.coast.append(shapely.transform(line, self.project, interleaved=False))
@@ -280,15 +290,17 @@ class _Reader:
                 self.lines.add(line, road, unknown)
 
     def _area(self, area) -> None:
-        if area.from_way() and self._is_far(next(iter(area.outer_rings()))[0]):
-            return
+        if not area.from_way():
+            self.assembled.append(area.orig_id())
+        elif "building" in area.tags and self._is_far(next(iter(area.outer_rings()))[0]):
+            return  # most areas are buildings, and none is as long as that
         try:
             polygon = shapely.from_wkb(self.wkb.create_multipolygon(area))
         except RuntimeError:
             self.repairs["areas without a valid geometry, left out"] += 1
             return
         if self._touches_box(polygon):
-            self._date(area)
+            self._date(area.timestamp)
             tags = dict(area.tags)
             self._add_area(polygon, self._tags_of_ring(area.orig_id(), tags) if area.from_way() else tags)
 
@@ -299,19 +311,63 @@ class _Reader:
             self.repairs["areas cut off by the edge of the extract, closed along it"] += 1
             self._add_area(polygon, tags)
 
+    def _add_cut_multipolygons(self, locations) -> None:
+        """Relations of which the extract lacks ways: osmium makes no area of them, here it is that of known rings."""
+        relations = self._unassembled_relations()
+        if not relations:
+            return
+        ways = self._ways({way for _, _, members in relations for way, _ in members}, locations)
+        for tags, timestamp, members in relations:
+            # Those that only lack nodes have no area either; the bundled context was made without them.
+            if all(way in ways for way, _ in members):
+                continue
+            outer = [ways[way] for way, role in members if way in ways and role != "inner"]
+            inner = [ways[way] for way, role in members if way in ways and role == "inner"]
+            lines = [line for parts, _ in outer for line in parts]
+            if not lines or not self._touches_box(shapely.GeometryCollection(lines)):
+                continue
+            polygon = shapely.difference(_area_of(outer, self.source.box), _area_of(inner, self.source.box))
+            end = "left out; `osmium extract --strategy=smart` keeps them whole"
+            if polygon.area > 0 and self._touches_box(polygon):
+                end = "drawn from the rings that are there"
+                self._date(timestamp)
+                self._add_area(polygon, tags)
+            self.repairs[f"multipolygons that the extract cuts, {end}"] += 1
+
+    def _unassembled_relations(self) -> list[tuple]:
+        """Tags, timestamp and ways, each with its role, of relations that mean something and came without an area."""
+        lost = np.setdiff1d(self.multipolygons.relations, self.assembled).tolist()
+        if not lost:
+            return []
+        file, found = osmium.FileProcessor(self.source.path, osmium.osm.RELATION), []
+        for relation in file.with_filter(osmium.filter.IdFilter(lost)):
+            tags = dict(relation.tags)
+            if any(self._meaning(tags)):
+                ways = [(member.ref, member.role) for member in relation.members if member.type == "w"]
+                found.append((tags, relation.timestamp, ways))
+        return found
+
+    def _ways(self, ids: set[int], locations) -> dict[int, tuple]:
+        """The known parts of ways by id, and whether they are closed; `locations` of the nodes have been read."""
+        places = osmium.NodeLocationsForWays(locations)
+        places.ignore_errors()
+        file = osmium.FileProcessor(self.source.path, osmium.osm.WAY).with_filter(osmium.filter.IdFilter(ids))
+        return {way.id: (_known_parts(way), way.is_closed()) for way in file.with_filter(places)}
+
     def _tags_of_ring(self, way: int, tags: dict) -> dict:
         """The tags of a closed way that are about the area in it."""
-        if "building" in tags and way in self.outlines:
+        if "building" in tags and self.multipolygons.is_building_outline(way):
             tags = {key: value for key, value in tags.items() if key != "building"}
         return without_closed_road(tags)
 
     def _add_area(self, polygon, tags: dict) -> None:
-        surface, aoi = area_classes(tags)
-        building = building_use(tags)
-        category = poi_category(tags) if self.with_poi else None
-        unknown = unknown_tags(tags, AREA_OF_TAG)
-        if surface or aoi or building or category or unknown:
-            self.areas.add(polygon, (surface, aoi, building, category), unknown)
+        meaning, unknown = self._meaning(tags), unknown_tags(tags, AREA_OF_TAG)
+        if any(meaning) or unknown:
+            self.areas.add(polygon, meaning, unknown)
+
+    def _meaning(self, tags: dict) -> tuple:
+        """Surface, AOI class, building and category of an area; `None` for what its tags do not tell."""
+        return *area_classes(tags), building_use(tags), poi_category(tags) if self.with_poi else None
 
     def _touches_box(self, geometry) -> bool:
         west, south, east, north = self.box
@@ -325,9 +381,10 @@ class _Reader:
         longitude, latitude = node.location.lon, node.location.lat
         return not (west <= longitude <= east and south <= latitude <= north)
 
-    def _date(self, item) -> None:
-        if self.source.timestamp is None:
-            self.newest = max(self.newest, item.timestamp.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    def _date(self, timestamp: datetime) -> None:
+        # An extract without metadata has the start of 1970 for every object.
+        if self.source.timestamp is None and timestamp.timestamp() > 0:
+            self.newest = max(self.newest, timestamp.strftime("%Y-%m-%dT%H:%M:%SZ"))
 
     # ------------------------------------------------------------------------------------------------------ in batches
 
@@ -394,6 +451,14 @@ class _Reader:
         np.add.at(self.poi, (codes, row, column), inside)
 
 
+def _length(way) -> float:
+    """In m; of a way that nodes are missing of, infinite."""
+    try:
+        return osmium.geom.haversine_distance(way.nodes)
+    except osmium.InvalidLocationError:
+        return np.inf
+
+
 def _known_parts(way) -> list:
     """What is left of a way that nodes are missing of, as lines; parts of one node are left out."""
     parts = [[]]
@@ -403,6 +468,14 @@ def _known_parts(way) -> list:
         elif parts[-1]:
             parts.append([])
     return [shapely.LineString(part) for part in parts if len(part) > 1]
+
+
+def _area_of(ways: list, box: tuple[float, float, float, float]):
+    """The area in rings of ways, each its known parts and whether it is closed; open ways have to fit together."""
+    rings = [close_ring([shapely.get_coordinates(line) for line in lines], box) for lines, closed in ways if closed]
+    rings.append(shapely.polygonize([line for lines, closed in ways if not closed for line in lines]))
+    parts = shapely.get_parts(shapely.get_parts(rings))
+    return shapely.union_all(parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON])
 
 
 def _cut_lines(lines: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -26,7 +26,7 @@ from .places import (
     read_polygons,
     read_sites,
 )
-from .readings import Table, TableFormat, read_readings
+from .readings import Readings, Table, TableFormat, read_readings
 from .writing import AreaWriter, HourStore
 
 
@@ -90,26 +90,12 @@ def build_dataset(
     output = Path(output)
     check_output(output)
     form = form or TableFormat()
-    if sum(given is not None for given in (sites, areas, grid_width)) > 1:
-        raise ValueError("Only one of sites, areas and grid_width can say where the units are.")
-    if grid_width is None:
-        of_squares = {"first_id": first_id, "cell_size": cell_size, "grid_height": grid_height}
-        if given := [name for name, value in of_squares.items() if value is not None]:
-            raise ValueError(f"{given[0]} needs grid_width, which says that the units are squares.")
-    if id_column is not None and sites is areas is None:
-        raise ValueError("id_column needs sites or areas: it is their column with the id.")
-    if sites_crs is not None and sites is None:
-        raise ValueError("sites_crs needs sites: it says what their x and y are.")
-    if cell_size is not None and not 0 < cell_size < np.inf:
-        raise ValueError(f"`cell_size` must be positive, but is {cell_size:g}.")
-    if areas is not None and context is None:
-        raise ValueError("Coverage polygons need the context: its grid and its coordinate reference system.")
+    of_squares = {"first_id": first_id, "cell_size": cell_size, "grid_height": grid_height}
+    _check_arguments_of_places(sites, areas, grid_width, context, id_column, sites_crs, of_squares)
     if counter and missing_rows == "zero":
         raise ValueError("A counter without a row has not stood still: missing rows of counters cannot be zero.")
     if not 0 < scale < np.inf:
         raise ValueError(f"`scale` must be positive, but is {scale:g}.")
-    if context is not None and sites is areas is grid_width is None:
-        raise ValueError("With a context something must say where the units are: sites, areas or the width of a grid.")
     table = Table(traffic, form)
     layers = context if context is None or isinstance(context, xr.Dataset) else read_context(context)
     site_table = None if sites is None else read_sites(sites, id_column, table.unit, sites_crs)
@@ -120,55 +106,18 @@ def build_dataset(
         places = _places(
             readings.units, site_table, areas, polygons, grid_width, first_id, cell_size, grid_height, layers
         )
+        _refuse_without_place(readings, places)
         hours = Hours(readings, duplicates, counter, missing_rows)
         result = making / "result"
         (result / AREAS).mkdir(parents=True)
-        attributes = {
-            "title": "Measured mobile traffic",
-            "source": f"zoomdiff_diffusers {version('zoomdiff_diffusers')}, from {table.path.name}",
-            "date_created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "timezone": form.timezone or "unknown",
-            **shared_attributes([places.context]),
-        }
         writer = AreaWriter(result / AREAS, places, readings.channels)
+        attributes = _attributes(table, places)
         store = HourStore(result / STORE, places, readings.channels, hours.starts, value_unit, attributes)
         facts = _write_weeks(hours, places, scale, writer, store)
         if places.zones:
-            zones = {
-                name: (
-                    ("y", "x"),
-                    labels,
-                    {"long_name": f"{name} that serves the cell", "grid_mapping": "spatial_ref"},
-                )
-                for name, labels in places.zones.items()
-            }
-            try:
-                write_netcdf(xr.DataTree(layers.assign(zones)), result / CONTEXT)
-            except RuntimeError as error:  # the NetCDF library's own errors, such as that of a full disk
-                raise OSError(str(error)) from error
-        report = {
-            "output": str(output),
-            "rows": readings.rows,
-            "channels": readings.channels,
-            "units_in_table": len(readings.units),
-            "units": len(places.names),
-            "grid": None if places.labels is None else list(places.labels.shape),
-            "interval_min": readings.step / 60,
-            "timezone": form.timezone,
-            "weeks": [start.isoformat() for start in hours.starts],
-            "rows_for_training": writer.rows,
-            "value_unit": value_unit,
-            "scale": scale,
-            **shared_attributes([places.context]),
-            **facts,
-            "merged": places.merged,
-            "clock_changes": hours.clock_changes,
-        }
-        report["notes"] = [
-            *readings.notes,
-            *places.notes,
-            *_notes(hours, report, writer),
-        ]
+            _write_context(layers, places.zones, result / CONTEXT)
+        scaling = {"value_unit": value_unit, "scale": scale}
+        report = {"output": str(output), **_report(hours, places, writer, scaling, facts)}
         (result / REPORT).write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         os.replace(result, output)
     return report
@@ -208,6 +157,25 @@ class FolderInTheMaking:
                 time.sleep(0.05)
 
 
+def _check_arguments_of_places(sites, areas, grid_width, context, id_column, sites_crs, of_squares: dict) -> None:
+    """Refuse arguments on the places of the units that do not belong together."""
+    if sum(given is not None for given in (sites, areas, grid_width)) > 1:
+        raise ValueError("Only one of sites, areas and grid_width can say where the units are.")
+    if grid_width is None:
+        if given := [name for name, value in of_squares.items() if value is not None]:
+            raise ValueError(f"{given[0]} needs grid_width, which says that the units are squares.")
+    if id_column is not None and sites is areas is None:
+        raise ValueError("id_column needs sites or areas: it is their column with the id.")
+    if sites_crs is not None and sites is None:
+        raise ValueError("sites_crs needs sites: it says what their x and y are.")
+    if (cell_size := of_squares["cell_size"]) is not None and not 0 < cell_size < np.inf:
+        raise ValueError(f"`cell_size` must be positive, but is {cell_size:g}.")
+    if areas is not None and context is None:
+        raise ValueError("Coverage polygons need the context: its grid and its coordinate reference system.")
+    if context is not None and sites is areas is grid_width is None:
+        raise ValueError("With a context something must say where the units are: sites, areas or the width of a grid.")
+
+
 def _places(units, sites: Sites | None, areas, polygons, width, first_id, cell_size, height, context) -> Places:
     if width is not None:
         first_id = FIRST_ID if first_id is None else first_id
@@ -218,6 +186,37 @@ def _places(units, sites: Sites | None, areas, polygons, width, first_id, cell_s
     if sites is not None and context is not None:
         return places_of_sites(units, sites, context)
     return places_of_units(units, sites)
+
+
+def _refuse_without_place(readings: Readings, places: Places) -> None:
+    if not any(unit in places.unit_of for unit in readings.units):
+        raise ValueError(
+            f"None of the {len(readings.units)} units of {readings.table.path} has a place in the grid of the context:"
+            f" {', '.join(readings.units[:5])} ..."
+        )
+
+
+def _attributes(table: Table, places: Places) -> dict:
+    """Provenance, for the store."""
+    return {
+        "title": "Measured mobile traffic",
+        "source": f"zoomdiff_diffusers {version('zoomdiff_diffusers')}, from {table.path.name}",
+        "date_created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "timezone": table.form.timezone or "unknown",
+        **shared_attributes([places.context]),
+    }
+
+
+def _write_context(layers: xr.Dataset, zones: dict[str, np.ndarray], path: Path) -> None:
+    """Write the context with its zones, each (H, W), as further layers."""
+    zones = {
+        name: (("y", "x"), labels, {"long_name": f"{name} that serves the cell", "grid_mapping": "spatial_ref"})
+        for name, labels in zones.items()
+    }
+    try:
+        write_netcdf(xr.DataTree(layers.assign(zones)), path)
+    except RuntimeError as error:  # the NetCDF library's own errors, such as that of a full disk
+        raise OSError(str(error)) from error
 
 
 def _write_weeks(hours: Hours, places: Places, scale: float, writer: AreaWriter, store: HourStore) -> dict:
@@ -251,6 +250,28 @@ def _write_weeks(hours: Hours, places: Places, scale: float, writer: AreaWriter,
     }
 
 
+def _report(hours: Hours, places: Places, writer: AreaWriter, scaling: dict, facts: dict) -> dict:
+    """What was found and done, JSON-safe."""
+    readings = hours.readings
+    report = {
+        "rows": readings.rows,
+        "channels": readings.channels,
+        "units_in_table": len(readings.units),
+        "units": len(places.names),
+        "grid": None if places.labels is None else list(places.labels.shape),
+        "interval_min": readings.step / 60,
+        "timezone": readings.table.form.timezone,
+        "weeks": [start.isoformat() for start in hours.starts],
+        "rows_for_training": writer.rows,
+        **scaling,
+        **shared_attributes([places.context]),
+        **facts,
+        "merged": places.merged,
+        "clock_changes": hours.clock_changes,
+    }
+    return {**report, "notes": [*readings.notes, *places.notes, *_notes(hours, report, writer)]}
+
+
 def _notes(hours: Hours, report: dict, writer: AreaWriter) -> list[str]:
     """What happened to the hours, in words."""
     counts, notes = hours.counts, []
@@ -273,8 +294,7 @@ def _notes(hours: Hours, report: dict, writer: AreaWriter) -> list[str]:
         share = _share(report)
         first = ", ".join(report["first_units_left_out"][:5])
         notes.append(f"{report['units_left_out']} units with {share:.1%} of the traffic have no place: {first} ...")
-    if writer.left_out:
-        notes.append(f"the layers {', '.join(writer.left_out)} vary over time and were left out of the areas")
+    notes += writer.notes
     if writer.empty_rows:
         notes.append(f"{writer.empty_rows} areas and weeks without any complete hour were left out")
     return notes

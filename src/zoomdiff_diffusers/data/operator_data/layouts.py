@@ -1,5 +1,5 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
-"""Two published data sets: the Telecom Italia Big Data Challenge, and the UoMo release."""
+"""Two published data sets: the Telecom Italia Big Data Challenge, and arrays made from the UoMo release."""
 
 import json
 import os
@@ -92,11 +92,12 @@ def _milan() -> xr.Dataset:
 
 def build_uomo(folder, output) -> dict:
     """
-    Make a training set from the measured tiles of the UoMo release: one week of traffic and users of some places.
+    Make a training set from measured tiles of the UoMo release: one week of traffic and users of some places.
 
     Args:
-        folder (`str` or `os.PathLike`): With `tiles.npz`: `traffic` and `users` (N, 168, H, W), `poi` (N, n, H, W) and
-            `valid_hours` (168,).
+        folder (`str` or `os.PathLike`):
+            With `tiles.npz`, arrays made from the release and not one of its own files: `traffic` and `users`
+            (N, 168, H, W), `poi` (N, n, H, W) and `valid_hours` (168,).
         output (`str` or `os.PathLike`): Folder to make, as in [`build_dataset`]. The store has the dimensions area,
             channel, time, y, x; where and when the places were measured is not published.
 

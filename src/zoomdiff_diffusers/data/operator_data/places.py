@@ -16,6 +16,7 @@ SITE_COLUMNS = ("site", "site_id", "station", "station_id")
 X_COLUMNS, Y_COLUMNS = ("lon", "longitude", "lng", "x"), ("lat", "latitude", "y")
 POLYGONS = "zone"
 SAME_SQUARE = 0.01  # difference between squares, as a share of their side, that rounding explains
+MAX_CELLS = 4_000_000
 
 
 @dataclass
@@ -105,7 +106,8 @@ def places_of_squares(units: list[str], width: int, first_id: int, cell_size: fl
         context (`xr.Dataset`, *optional*): A grid of the same squares, with layers.
 
     Raises:
-        ValueError: If an id is no number of the grid, or the context has another grid.
+        ValueError: If an id is no number of the grid, the context has another grid, or without a context the grid
+            would have more than `MAX_CELLS` cells.
     """
     numbers = {}
     for unit in units:
@@ -115,13 +117,18 @@ def places_of_squares(units: list[str], width: int, first_id: int, cell_size: fl
             raise ValueError(f"The unit {unit!r} is not the number of a square, which --grid-width needs.") from error
     if height is None:
         height = max(numbers.values()) // width + 1 if context is None else context.sizes["y"]
+    if context is None and height * width > MAX_CELLS:
+        highest = first_id + max(numbers.values())
+        raise ValueError(
+            f"The grid has {height} x {width} squares, and the highest unit is {highest}; more than {MAX_CELLS:,}"
+            " squares are not supported. Is that unit one?"
+        )
     wrong = [unit for unit, number in numbers.items() if not 0 <= number < height * width]
     if wrong:
         raise ValueError(
             f"{len(wrong)} units, such as {wrong[0]}, are no squares of a grid of {height} x {width}, which have the"
             f" numbers {first_id} to {first_id + height * width - 1}."
         )
-    labels = np.arange(height * width, dtype=np.int32).reshape(height, width)
     if context is None:
         metres = {"units": "m"}
         coordinates = {
@@ -134,8 +141,10 @@ def places_of_squares(units: list[str], width: int, first_id: int, cell_size: fl
             f"The context has {context.sizes['y']} x {context.sizes['x']} cells,"
             f" but the squares are {height} x {width}."
         )
-    if height > 1 and context["y"].values[0] > context["y"].values[-1]:
-        labels = labels[::-1].copy()
+    labels = np.arange(height * width, dtype=np.int32).reshape(height, width)
+    # The numbers rise to the north and to the east, wherever the context begins.
+    falling = [axis for axis, name in enumerate(("y", "x")) if context[name].values[0] > context[name].values[-1]]
+    labels = np.ascontiguousarray(np.flip(labels, falling))
     side = float(np.abs(np.diff(context["x"].values)).mean()) if width > 1 else cell_size
     if abs(side / cell_size - 1) > SAME_SQUARE:
         raise ValueError(f"The context has cells of {side:g} m, but the squares have {cell_size:g} m.")

@@ -1,6 +1,7 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
 """From tables of traffic larger than memory to checked readings on disk, Parquet files by week."""
 
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +26,7 @@ TIME_FORMATS = (
     "%Y%m%d %H:%M:%S",
     "%Y%m%d %H:%M",
 )
+DIRECTIVE = re.compile("%[-_0]?(.)")  # of a format: its letter; %% is one too
 YEARS = (1990, 2200)
 WEEK_S, DAY_S, HOUR_S = 604_800, 86_400, 3600
 WRITE_ERRORS = ("os error", "transport error")  # such as a full disk, while data or the end of a file are written
@@ -41,7 +43,8 @@ class TableFormat:
             Names of the columns. Default: those of `UNIT_COLUMNS`, `TIME_COLUMNS` and `VALUE_COLUMNS` that are there.
         names (`tuple[str, ...]`): Names of all columns of a text file without a header line.
         key (`str`, *optional*): A further column that tells rows of one unit and interval apart, which are added up.
-        time_format (`str`, *optional*): Of texts, such as `%d/%m/%Y %H:%M`; with `%z` for an offset.
+        time_format (`str`, *optional*): Of texts, such as `%d/%m/%Y %H:%M`; with `%z` or `%#z` (which also reads
+            `+02`) for an offset.
         timezone (`str`, *optional*): Local time of the place, such as `Europe/Rome`.
         interval (`int`, *optional*): Seconds from row to row of a unit. Default: the most common one.
         empty_is_zero (`bool`): Whether an empty value stands for 0.
@@ -361,11 +364,14 @@ def _time_expression(table: Table, sample) -> tuple[pl.Expr, bool]:
     text = column.str.strip_chars()
     if form is not None:
         parsed = text.str.to_datetime(form, strict=False, time_unit="us")
-        return (parsed.dt.replace_time_zone(None), False) if "%z" in form else (parsed, True)
+        kind = table.scan().select(parsed).collect_schema()[table.time]
+        # Of a text with an offset, however the format writes it, polars makes UTC; of seconds since 1970 too.
+        is_local = kind.time_zone is None and "s" not in DIRECTIVE.findall(form)
+        return parsed.dt.replace_time_zone(None), is_local
     text = text.str.replace(r"\s*(?:Z|UTC)$", "+0000").str.replace(r"(\d)T(\d)", "${1} ${2}")
     example = pl.DataFrame({table.time: [str(sample)]})
     for form in TIME_FORMATS:
-        for suffix in ("%z", ""):
+        for suffix in ("%#z", ""):
             parsed = text.str.to_datetime(form + suffix, strict=False, time_unit="us")
             parsed = parsed.dt.replace_time_zone(None) if suffix else parsed
             if example.select(parsed).item() is not None:

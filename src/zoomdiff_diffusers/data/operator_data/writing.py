@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import xarray as xr
 
+from ...processors.context_processor import channel_names, ordered, positional
+from ..datasets import NAMES
 from .hours import HOURS_PER_WEEK, Week
 from .places import Places
 
@@ -30,8 +32,8 @@ class AreaWriter:
     def __init__(self, folder: Path, places: Places, channels: list[str]):
         self.folder, self.places = folder, places
         self.columns = ["traffic"] if len(channels) == 1 else list(channels)
-        self.layers, self.left_out = layers_of(places)
-        of_layers = {*self.columns, *RESERVED, "traffic"} & set(self.layers)
+        self.layers, self.names, self.notes = layers_of(places)
+        of_layers = {*self.columns, *RESERVED, "traffic", *self.names} & set(self.layers)
         if taken := sorted(of_layers | RESERVED & set(self.columns)):
             raise ValueError(f"The names {taken} stand for something else in the areas: rename them.")
         self.rows = self.empty_rows = 0
@@ -54,6 +56,7 @@ class AreaWriter:
             columns[name] = nested(self._areas(np.where(known, channel, 0), kept).astype(np.float32))
         columns["valid"] = nested(self._areas(known, kept, shared=False))
         columns |= {name: nested(layer[None]) for name, layer in self.layers.items()}
+        columns |= {name: pa.array([texts] * len(kept)) for name, texts in self.names.items()}
         if not grids:
             columns["unit"] = pa.array([self.places.names[unit] for unit in kept])
         write_parquet(self.folder / f"week-{week.start:%Y-%m-%d}.parquet", columns)
@@ -137,17 +140,48 @@ def channels_of(names: list[str]) -> tuple:
     return "channel", np.array(names, dtype=object)
 
 
-def layers_of(places: Places) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Layers of the context and zones, each (H, W) or (n, H, W); and the names of those that vary over time."""
-    layers, left_out = {}, []
+def layers_of(places: Places) -> tuple[dict[str, np.ndarray], dict[str, list[str]], list[str]]:
+    """
+    What training can read of the context.
+
+    Args:
+        places ([`Places`]): With the context and the zones.
+
+    Returns:
+        `tuple[dict[str, np.ndarray], dict[str, list[str]], list[str]]`: layers and zones by name, each (H, W) or
+        (n, H, W); by `<layer>_names` the classes that named codes (H, W) count from 0, or the names of the channels;
+        and in words what became of other codes and which layers were left out.
+
+    Raises:
+        ValueError: If a layer has codes that it does not name.
+    """
+    layers, names, notes = {}, {}, []
     for name, values in places.context.data_vars.items():
-        if values.dims[-2:] != ("y", "x") or values.ndim > 3:
+        if values.ndim == 0:  # no layer: it describes the coordinate reference system
             continue
-        if values.ndim == 3 and values.dims[0] in TEMPORAL:
-            left_out.append(str(name))
+        if reason := _why_not(values):
+            notes.append(f"the layer {name} {reason} and was left out of the areas")
             continue
-        layers[str(name)] = values.to_numpy()
-    return layers | places.zones, left_out
+        name, values = str(name), ordered(values)
+        layers[name] = values.to_numpy()
+        meanings, channels = str(values.attrs.get("flag_meanings", "")).split(), channel_names(values)
+        if values.ndim == 2 and meanings:
+            layers[name] = positional({"name": name, "kind": "categorical", "classes": meanings}, values)
+            names[name + NAMES] = meanings
+            if not np.array_equal(layers[name], values, equal_nan=True):
+                notes.append(f"the codes of the layer {name} were replaced by their positions in flag_meanings")
+        elif channels is not None:
+            names[name + NAMES] = channels[1]
+    return layers | places.zones, names, notes
+
+
+def _why_not(values: xr.DataArray) -> str | None:
+    """Why a variable of a context is no layer (H, W) or (n, H, W), in words."""
+    if set(TEMPORAL) & set(values.dims):
+        return "varies over time"
+    if not {"y", "x"} <= set(values.dims) or values.ndim > 3:
+        return f"has the dimensions {', '.join(map(str, values.dims))}"
+    return None if values.dtype.kind in "biuf" else f"holds {values.dtype} and no numbers"
 
 
 def nested(array: np.ndarray) -> pa.Array:

@@ -99,7 +99,8 @@ class CityGenerator:
         self.start, self.num_samples, self.seed, self.units = start, num_samples, seed, units
         self.num_inference_steps, self.window, self.measured = num_inference_steps, window, measured
         self._check()
-        self.start_time = parse_start(start, self.hierarchy, first_hour([context]))
+        begins = first_hour([context], self.hierarchy.config.time_step)
+        self.start_time = parse_start(start, self.hierarchy, begins)
         check_cell_size([context], self.hierarchy)
         size = (self.context.sizes["y"], self.context.sizes["x"])
         self.shapes = self.hierarchy.shapes(self._num_steps(num_hours), *size)
@@ -328,14 +329,13 @@ class CityGenerator:
             )
             for name, shape in zip(self.hierarchy.names, self.shapes)
         }
-        unit = ", ".join(dict.fromkeys(self.pipe.traffic_processor.units))
         y, x = self.centres
         tree = levels_to_datatree(
             levels,
             self.hierarchy,
             np.datetime64(self.start_time, "s"),
             self.pipe.traffic_processor.channels,
-            unit,
+            self.pipe.traffic_processor.units,
             self.units,
             y=y,
             x=x,

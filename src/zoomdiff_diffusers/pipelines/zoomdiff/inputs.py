@@ -66,15 +66,33 @@ def check_cell_size(contexts: list, hierarchy: Hierarchy):
             )
 
 
-def first_hour(contexts: list) -> np.datetime64 | None:
+def first_hour(contexts: list, time_step: float) -> np.datetime64 | None:
     """
     Return the time at which the contexts' layers begin, where their coordinate `hour` tells; else `None`.
 
+    Args:
+        contexts (`list` of `dict` or `xarray.Dataset`): Raw layers; only a dataset has coordinates.
+        time_step (`float`): Finest time step of the model in hours.
+
     Raises:
-        ValueError: If they begin at different times.
+        ValueError: If they begin at different times, or their times are not one time step apart.
     """
-    hours = [getattr(context, "coords", {}).get("hour") for context in contexts]
-    starts = {hour.values[0] for hour in hours if hour is not None and hour.dtype.kind == "M" and hour.size}
+    starts = set()
+    for position, context in enumerate(contexts):
+        hour = getattr(context, "coords", {}).get("hour")
+        if hour is None or hour.dtype.kind != "M" or not hour.size:
+            continue
+        times = np.atleast_1d(hour.values)
+        deviations = abs(np.diff(times) - np.timedelta64(round(time_step * 3600), "s"))
+        # Files that count in days round their hours.
+        irregular = np.flatnonzero(~(deviations < np.timedelta64(1, "s")))
+        if irregular.size:
+            before, after = times[irregular[0] : irregular[0] + 2].astype("datetime64[s]")
+            raise ValueError(
+                f"The times of the coordinate `hour` of context {position} must be {time_step:g} h apart, the time"
+                f" step of the model, but {before} is followed by {after}."
+            )
+        starts.add(times[0])
     if len(starts) > 1:
         raise ValueError(f"All contexts of one call must begin at the same hour, but begin at {sorted(starts)}.")
     return starts.pop() if starts else None

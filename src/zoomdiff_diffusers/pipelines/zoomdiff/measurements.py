@@ -1,6 +1,8 @@
 # Copyright 2026 The ZoomDiff for Diffusers authors. Licensed under the Apache License, Version 2.0.
 """Traffic that was measured, with gaps: at one level, or in areas of its own such as those of base stations."""
 
+from copy import copy
+
 import numpy as np
 import torch
 
@@ -29,6 +31,14 @@ class MeasuredTraffic:
         total = [hierarchy.aggregate(filled, k, source=level, zones=zones) for k in range(level + 1)]
         self.mean = [part / share.masked_fill(share == 0, 1.0) for part, share in zip(total, self.fraction)]
         self.hierarchy = hierarchy
+
+    def __getitem__(self, index: slice) -> "MeasuredTraffic":
+        """Those of some of the N tensors."""
+        part = copy(self)
+        part.fraction = [values[index] for values in self.fraction]
+        part.mean = [values[index] for values in self.mean]
+        part.zones = None if self.zones is None else {name: labels[index] for name, labels in self.zones.items()}
+        return part
 
     @property
     def complete(self) -> bool:

@@ -74,6 +74,21 @@ class _Request:
     def hour_of_week(self) -> float:
         return hour_of_week(self.start)
 
+    def in_batches(self, function: Callable[[slice], torch.Tensor]) -> torch.Tensor:
+        """Call `function` for `batch_size` samples at a time: what it needs on the way is never there for all."""
+        count, result = len(self.generators), None
+        for first in range(0, count, self.batch_size):
+            part = slice(first, min(first + self.batch_size, count))
+            values = function(part)
+            if result is None:
+                result = values.new_empty((count, *values.shape[1:]))
+            result[part] = values
+        return result
+
+    def zones_of(self, part: slice) -> dict[str, torch.Tensor] | None:
+        """The zones of some samples."""
+        return None if self.zones is None else {name: labels[part] for name, labels in self.zones.items()}
+
 
 class ZoomDiffPipeline(DiffusionPipeline):
     r"""
@@ -84,7 +99,8 @@ class ZoomDiffPipeline(DiffusionPipeline):
     value of the unit that serves it.
 
     This pipeline inherits from [`DiffusionPipeline`]. Check the superclass documentation for the generic methods
-    implemented for all pipelines (downloading, saving, running on a particular device, etc.).
+    implemented for all pipelines (downloading, saving, running on a particular device, etc.). Offloading to the CPU is
+    not supported: the networks are small, and what takes memory is the traffic.
 
     Args:
         unet ([`ZoomDiffUNet`]): The denoiser of all stages.
@@ -369,7 +385,8 @@ class ZoomDiffPipeline(DiffusionPipeline):
             start (`str`, `datetime`, `np.datetime64` or `pandas.Timestamp`, *optional*):
                 The first hour in local time, so that weekdays fall right. It must lie on a time step of the coarsest
                 level, counted from midnight. By default what the coordinate `hour` of the context begins with, where
-                it holds times, else a Monday. Temporal layers must begin with it.
+                it holds times, else a Monday. Temporal layers must begin with it, and such times must be one time step
+                of the hierarchy apart.
             num_hours (`int`, *optional*): Length. That of the temporal layers or else one week by default.
             num_inference_steps (`int` or `list[int]`, *optional*):
                 Calls of the network, in total or per stage. The scheduler's few-step default if not given.
@@ -382,7 +399,9 @@ class ZoomDiffPipeline(DiffusionPipeline):
             output_type (`str`, defaults to `"np"`): `"np"`, `"pt"`, `"xarray"` or `"latent"`.
             units (`str`, defaults to `"mean"`): `"mean"` per finest cell and time step or `"sum"` per unit.
             batch_size (`int`, *optional*):
-                Samples that pass the network at once. Bounds memory; changes results by no more than rounding.
+                Samples that pass the network, and are made to add up to the level before, at once. Bounds memory but
+                for what is kept of every sample, about 40 bytes per finest value; changes results by no more than
+                rounding.
             callback_on_step_end (`Callable`, *optional*):
                 Called as `callback(pipeline, step, timestep, tensors)` after each step, where `step` counts through
                 all stages. A tensor that it returns replaces the current one, in time for the stage's next step.
@@ -592,7 +611,8 @@ class ZoomDiffPipeline(DiffusionPipeline):
         """Check what depends on the context and bring it to the device."""
         contexts, device = _as_list(context), self._execution_device
         check_cell_size(contexts, self.hierarchy)
-        start, time_step = parse_start(start, self.hierarchy, first_hour(contexts)), self.hierarchy.config.time_step
+        time_step = self.hierarchy.config.time_step
+        start = parse_start(start, self.hierarchy, first_hour(contexts, time_step))
         if num_hours is None:
             steps = self.context_processor.num_time_steps(contexts) or round(HOURS_PER_WEEK / time_step)
         else:
@@ -604,7 +624,9 @@ class ZoomDiffPipeline(DiffusionPipeline):
         return _Request(
             tensors=tensors,
             context_of_sample=torch.arange(len(contexts), device=device).repeat_interleave(num_samples),
-            zones=tensors.repeat_interleave(num_samples).zones if tensors.zones else None,
+            zones={name: labels.repeat_interleave(num_samples, dim=0) for name, labels in tensors.zones.items()}
+            if tensors.zones
+            else None,
             start=start,
             shapes=shapes,
             centres=_common_centres(contexts, tuple(tensors.static.shape[-2:])),
@@ -665,29 +687,42 @@ class ZoomDiffPipeline(DiffusionPipeline):
                 tensors = {"latents": state} if "latents" in request.callback_inputs else {}
                 state = (request.callback(self, step, timestep, tensors) or {}).get("latents", state)
             progress_bar.update()
-        options = {"measured": request.measured, "zones": request.zones, "profile": self._profile(request)}
-        return state, self.physical_level(result.level, coarse, stage, **options)
 
-    def _profile(self, request: _Request) -> torch.Tensor | None:
-        """The forecast of the finest level for every sample, where a hierarchy with zones needs it."""
+        def finish(part: slice) -> torch.Tensor:
+            return self.physical_level(
+                result.level[part],
+                None if coarse is None else coarse[part],
+                stage,
+                measured=None if request.measured is None else request.measured[part],
+                zones=request.zones_of(part),
+                profile=self._profile(request, part),
+            )
+
+        return state, request.in_batches(finish)
+
+    def _profile(self, request: _Request, part: slice) -> torch.Tensor | None:
+        """The forecast of the finest level for some samples, where a hierarchy with zones needs it."""
         if request.forecast is None or request.zones is None:
             return None
-        return request.forecast[-1][request.context_of_sample]
+        return request.forecast[-1][request.context_of_sample[part]]
 
     def _prior(self, request: _Request, coarse: torch.Tensor | None, stage: int) -> torch.Tensor | None:
         """Bring the level before to the shape of the stage's state and into the network's space: z."""
-        forecast = None
-        if self.regressor is not None:
-            forecast = request.forecast[stage][request.context_of_sample]
-        return self.traffic_processor.encode_prior(
-            self.hierarchy,
-            stage,
-            self.scheduler.state_level(stage),
-            coarse,
-            forecast,
-            request.zones,
-            self._profile(request),
-        )
+        if stage == 0 and request.forecast is None:
+            return None
+
+        def encode(part: slice) -> torch.Tensor:
+            return self.traffic_processor.encode_prior(
+                self.hierarchy,
+                stage,
+                self.scheduler.state_level(stage),
+                None if coarse is None else coarse[part],
+                None if request.forecast is None else request.forecast[stage][request.context_of_sample[part]],
+                request.zones_of(part),
+                self._profile(request, part),
+            )
+
+        return request.in_batches(encode)
 
     def forecast_levels(
         self, tensors: ContextTensors, num_steps: int, hour_of_week: float, batch_size: int = 1
@@ -704,8 +739,12 @@ class ZoomDiffPipeline(DiffusionPipeline):
         if self.regressor is None:
             return None
         tensors, parts = tensors.to(dtype=self.regressor.dtype), range(0, len(tensors), batch_size)
-        finest = [self.regressor(tensors[i : i + batch_size], num_steps, hour_of_week) for i in parts]
-        return self.hierarchy.pyramid(self.traffic_processor.decode(torch.cat(finest).float()), tensors.zones)
+        pyramids = []
+        for first in parts:
+            part = tensors[first : first + batch_size]
+            finest = self.traffic_processor.decode(self.regressor(part, num_steps, hour_of_week).float())
+            pyramids.append(self.hierarchy.pyramid(finest, part.zones))
+        return [torch.cat(levels) for levels in zip(*pyramids)]
 
     def _embed_context(self, request: _Request, stage: int) -> list[torch.Tensor]:
         """Return the embedding of every context and, for guidance, that of no context at all."""
@@ -732,10 +771,9 @@ class ZoomDiffPipeline(DiffusionPipeline):
 
     def _predict(self, request: _Request, state, timestep, stage: int, prior, embeddings) -> torch.Tensor:
         """Call the network, at most `batch_size` samples at a time."""
-        dtype, outputs = self.unet.dtype, []
-        state = self.scheduler.scale_model_input(state, timestep)
-        for first in range(0, len(state), request.batch_size):
-            part = slice(first, first + request.batch_size)
+        dtype, state = self.unet.dtype, self.scheduler.scale_model_input(state, timestep)
+
+        def predict(part: slice) -> torch.Tensor:
             index = request.context_of_sample[part]
             sample = state[part].to(dtype)
             inputs = {
@@ -747,8 +785,9 @@ class ZoomDiffPipeline(DiffusionPipeline):
                 absent = embeddings[1].expand(len(sample), *embeddings[1].shape[1:])
                 baseline = self.unet(sample, timestep, stage, context_embedding=absent, **inputs).sample
                 output = baseline + self.guidance_scale * (output - baseline)
-            outputs.append(output.float())
-        return self.hierarchy.over_units(torch.cat(outputs), stage, request.zones)
+            return self.hierarchy.over_units(output.float(), stage, request.zones_of(part))
+
+        return request.in_batches(predict)
 
     def physical_level(
         self,
@@ -802,7 +841,6 @@ class ZoomDiffPipeline(DiffusionPipeline):
         if output_type in ("np", "xarray"):
             levels = {name: values.cpu().numpy() for name, values in levels.items()}
         if output_type == "xarray":
-            unit = ", ".join(dict.fromkeys(self.traffic_processor.units))
             y, x = request.centres
             channels = self.traffic_processor.channels
             levels = levels_to_datatree(
@@ -810,7 +848,7 @@ class ZoomDiffPipeline(DiffusionPipeline):
                 self.hierarchy,
                 start,
                 channels,
-                unit,
+                self.traffic_processor.units,
                 units,
                 y=y,
                 x=x,
@@ -819,7 +857,6 @@ class ZoomDiffPipeline(DiffusionPipeline):
                 # Several areas have a raster each.
                 zones=request.contexts[0] if request.zones and len(request.contexts) == 1 else None,
             )
-        self.maybe_free_model_hooks()
         if not return_dict:
             return (levels,)
         return ZoomDiffPipelineOutput(levels=levels, units=units, start=start)
