@@ -395,4 +395,8 @@ def _cost_table(documents: list[dict]) -> str:
         seconds = [sum(fold[key] for fold in folds) for key in ("training_seconds", "sampling_seconds")]
         parameters = f"{folds[0]['num_parameters']:.0f}"
         lines.append([document["cell"]["system"], parameters, *map(number, seconds), number(max(errors), 2)])
-    return "Cost, and how far levels are from adding up (relative):\n\n" + markdown_table(header, lines)
+    title = (
+        "Cost, and how far levels are from adding up, relative to the coarse value. The largest errors are at units "
+        "with nearly no traffic, which counts as a millionth of the mean there:\n\n"
+    )
+    return title + markdown_table(header, lines)
