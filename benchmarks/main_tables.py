@@ -80,7 +80,7 @@ TRUST = (
     "XGBoost forecasts the median, the Transformer the mean of the logarithm, which is near it: the ensemble's "
     "median, not its mean, is what compares with them.\n"
 )
-TABULATED = ("simulated", "bonn", "shandong", "beijing")
+TABULATED = ("simulated", "bonn", "shandong", "beijing")  # the datasets of Tables I and II
 # So many times the budget's members. The members' scatter is still in their mean, to one part in 2 n of its error, and
 # a forecast has none: comparing the two to a percent takes many.
 FORECAST_MEMBERS = 16
